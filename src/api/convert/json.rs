@@ -1,0 +1,334 @@
+//! A request's HTTP body: JSON, then maybe binary tensors.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::{
+    Parameter, RequestParameters, boolean, datatype, json_data, no_shared_memory, shape, tensor, unsigned,
+};
+use crate::error::{ServeError, excerpt};
+use crate::infer::{InferRequest, InputTensor, Inputs, Limits, RequestedOutput};
+
+/// A request and what its answer should look like.
+#[derive(Debug)]
+pub struct Parsed {
+    pub request: InferRequest,
+    pub id: Option<String>,
+    /// Outputs whose form was said, by name.
+    binary: Vec<(String, bool)>,
+    /// The form of the others.
+    binary_default: bool,
+}
+
+impl Parsed {
+    /// A request whose body is the tensor itself; the answer is binary too.
+    pub fn raw(model: &str, body: Bytes) -> Self {
+        Self {
+            request: InferRequest {
+                model: model.to_owned(),
+                version: None,
+                inputs: Inputs::Raw(body),
+                outputs: Vec::new(),
+                limits: Limits::default(),
+            },
+            id: None,
+            binary: Vec::new(),
+            binary_default: true,
+        }
+    }
+
+    /// Whether an output goes behind the JSON.
+    pub fn is_binary(&self, output: &str) -> bool {
+        self.binary.iter().find(|(name, _)| name == output).map_or(self.binary_default, |(_, binary)| *binary)
+    }
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    parameters: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    inputs: Option<Vec<Input<'a>>>,
+    #[serde(borrow)]
+    outputs: Option<Vec<Output<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Input<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
+    shape: Vec<i64>,
+    parameters: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    parameters: Option<Map<String, Value>>,
+}
+
+/// Reads a body whose first `json_length` bytes are JSON; the rest are the binary inputs, in order.
+///
+/// Errors: everything that is wrong with it, named.
+pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, ServeError> {
+    if json_length > body.len() {
+        return Err(ServeError::invalid(format!(
+            "Inference-Header-Content-Length is {json_length}, but the body has {} bytes",
+            body.len()
+        )));
+    }
+    let binary = body.slice(json_length..);
+    let text = std::str::from_utf8(&body[..json_length])
+        .map_err(|_| ServeError::invalid("failed to parse the request JSON: it is not UTF-8"))?;
+    let failed = |e: serde_json::Error| ServeError::invalid(format!("failed to parse the request JSON: {e}"));
+    match serde_json::from_str::<Body<'_>>(text) {
+        Ok(parsed) => read(model, parsed, binary),
+        // Python writes NaN and Infinity, which JSON does not have. That is rare, so only a failure looks for it.
+        Err(error) => match quote_nonfinite(text) {
+            Some(quoted) => read(model, serde_json::from_str(&quoted).map_err(failed)?, binary),
+            None => Err(failed(error)),
+        },
+    }
+}
+
+fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeError> {
+    let mut parameters = RequestParameters::default();
+    for (key, value) in present(&body.parameters) {
+        if let Some(value) = parameter(value) {
+            parameters.set(key, &value)?;
+        }
+    }
+    let inputs = body.inputs.ok_or_else(|| ServeError::invalid("the request has no \"inputs\""))?;
+    let inputs =
+        inputs.iter().map(|input| read_input(model, input, &mut binary)).collect::<Result<Vec<_>, _>>()?;
+    if !binary.is_empty() {
+        return Err(ServeError::invalid(format!(
+            "unexpected additional input data for model '{}': {} bytes are left over after the binary inputs",
+            excerpt(model),
+            binary.len()
+        )));
+    }
+    let mut outputs = Vec::new();
+    let mut forms = Vec::new();
+    for output in body.outputs.iter().flatten() {
+        let (classes, is_binary) = output_parameters(output)?;
+        forms.push((output.name.clone().into_owned(), is_binary.unwrap_or(parameters.binary_data_output)));
+        outputs.push(RequestedOutput { name: output.name.clone().into_owned(), classes });
+    }
+    let limits = Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority };
+    Ok(Parsed {
+        request: InferRequest {
+            model: model.to_owned(),
+            version: None,
+            inputs: Inputs::Named(inputs),
+            outputs,
+            limits,
+        },
+        id: body.id.map(Cow::into_owned).filter(|id| !id.is_empty()),
+        binary: forms,
+        binary_default: parameters.binary_data_output,
+    })
+}
+
+fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
+    let name = &*input.name;
+    let mut binary_size = None;
+    for (key, value) in present(&input.parameters) {
+        match (key, parameter(value)) {
+            ("binary_data_size", Some(value)) => binary_size = Some(unsigned(key, &value)?),
+            ("shared_memory_region", _) => return Err(no_shared_memory("input", name)),
+            _ => {}
+        }
+    }
+    let datatype = datatype(name, &input.datatype)?;
+    let shape = shape(name, &input.shape)?;
+    let data = match (input.data, binary_size) {
+        (Some(json), None) => {
+            let elements = shape.elements().expect("checked with the shape");
+            json_data::parse(json.get(), datatype, elements)
+                .map_err(|e| ServeError::invalid(format!("input '{}': {e}", excerpt(name))))?
+        }
+        (None, Some(size)) => {
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            if size > binary.len() {
+                return Err(ServeError::invalid(format!(
+                    "input '{}' has binary_data_size {size}, but only {} bytes are left in the body",
+                    excerpt(name),
+                    binary.len()
+                )));
+            }
+            binary.split_to(size)
+        }
+        (Some(_), Some(_)) => {
+            return Err(ServeError::invalid(format!(
+                "input '{}' has both \"data\" and binary_data_size; give one of them",
+                excerpt(name)
+            )));
+        }
+        (None, None) => {
+            return Err(ServeError::invalid(format!(
+                "input '{}' has neither \"data\" nor binary_data_size; give one of them",
+                excerpt(name)
+            )));
+        }
+    };
+    let tensor = tensor(model, name, datatype, shape, data)?;
+    Ok(InputTensor { name: name.to_owned(), tensor })
+}
+
+/// Classes asked for, and whether the form was said.
+fn output_parameters(output: &Output<'_>) -> Result<(usize, Option<bool>), ServeError> {
+    let mut classes = 0;
+    let mut binary = None;
+    for (key, value) in present(&output.parameters) {
+        match (key, parameter(value)) {
+            ("classification", Some(value)) => {
+                classes = usize::try_from(unsigned(key, &value)?).unwrap_or(usize::MAX)
+            }
+            ("binary_data", Some(value)) => binary = Some(boolean(key, &value)?),
+            ("shared_memory_region", _) => return Err(no_shared_memory("output", &output.name)),
+            _ => {}
+        }
+    }
+    Ok((classes, binary))
+}
+
+/// The members that are there: null counts as absent.
+fn present(parameters: &Option<Map<String, Value>>) -> impl Iterator<Item = (&str, &Value)> {
+    parameters
+        .iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.as_str(), value))
+}
+
+/// A plain value; lists and objects mean nothing here.
+fn parameter(value: &Value) -> Option<Parameter<'_>> {
+    Some(match value {
+        Value::Bool(b) => Parameter::Bool(*b),
+        Value::String(text) => Parameter::Text(text),
+        Value::Number(n) => match (n.as_u64(), n.as_i64()) {
+            (Some(n), _) => Parameter::Unsigned(n),
+            (_, Some(n)) => Parameter::Signed(n),
+            _ => Parameter::Float(n.as_f64()?),
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    })
+}
+
+/// The text with the literals NaN, Infinity and -Infinity put in quotes; `None` when it has none outside strings.
+fn quote_nonfinite(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut in_string = false;
+    let mut position = 0;
+    let bytes = text.as_bytes();
+    while position < bytes.len() {
+        match bytes[position] {
+            b'\\' if in_string => position += 1,
+            b'"' => in_string = !in_string,
+            b'N' | b'I' | b'-' if !in_string => {
+                let literal =
+                    ["NaN", "-Infinity", "Infinity"].into_iter().find(|l| text[position..].starts_with(l));
+                if let Some(literal) = literal {
+                    out.push_str(&text[copied..position]);
+                    out.push('"');
+                    out.push_str(literal);
+                    out.push('"');
+                    position += literal.len();
+                    copied = position;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        position += 1;
+    }
+    (copied > 0).then(|| out + &text[copied..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(json: &str, binary: &[u8]) -> Result<Parsed, ServeError> {
+        let body = [json.as_bytes(), binary].concat();
+        parse("m", &Bytes::from(body), json.len())
+    }
+
+    fn inputs(parsed: Parsed) -> Vec<InputTensor> {
+        match parsed.request.inputs {
+            Inputs::Named(inputs) => inputs,
+            Inputs::Raw(_) => panic!("named inputs were sent"),
+        }
+    }
+
+    #[test]
+    fn json_and_binary_inputs_are_read_in_order() {
+        let json = r#"{"id":"7","inputs":[
+            {"name":"a","datatype":"UINT8","shape":[2],"parameters":{"binary_data_size":2}},
+            {"name":"b","data":[[1.5]],"shape":[1,1],"datatype":"FP32","parameters":null},
+            {"name":"c","datatype":"UINT8","shape":[0],"parameters":{"binary_data_size":0},"data":null}]}"#;
+        let parsed = parsed(json, &[8, 9]).unwrap();
+        assert_eq!(parsed.id.as_deref(), Some("7"));
+        let inputs = inputs(parsed);
+        assert_eq!(inputs[0].tensor.data().as_ref(), [8, 9]);
+        assert_eq!(inputs[1].tensor.data().as_ref(), 1.5f32.to_le_bytes());
+        assert_eq!(inputs[2].tensor.elements(), 0);
+    }
+
+    #[test]
+    fn output_forms_follow_the_most_specific_word() {
+        let json = r#"{"parameters":{"binary_data_output":true,"timeout":5,"priority":2},"inputs":[],
+            "outputs":[{"name":"x"},{"name":"y","parameters":{"binary_data":false,"classification":3}}]}"#;
+        let parsed = parsed(json, &[]).unwrap();
+        assert!(parsed.is_binary("x") && !parsed.is_binary("y") && parsed.is_binary("z"));
+        assert_eq!(parsed.request.outputs[1].classes, 3);
+        assert_eq!(parsed.request.limits.priority, 2);
+        assert_eq!(parsed.request.limits.timeout, Some(std::time::Duration::from_micros(5)));
+    }
+
+    #[test]
+    fn pythons_literals_are_read() {
+        let json = r#"{"id":"NaN","inputs":[{"name":"-Infinity \" NaN","datatype":"FP32","shape":[3],"data":[NaN,-Infinity,Infinity]}]}"#;
+        let inputs = inputs(parsed(json, &[]).unwrap());
+        assert_eq!(inputs[0].name, "-Infinity \" NaN");
+        assert_eq!(inputs[0].tensor.data()[4..8], f32::NEG_INFINITY.to_le_bytes());
+        assert_eq!(quote_nonfinite(r#"{"a":"NaN"}"#), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let input =
+            |rest: &str| format!(r#"{{"inputs":[{{"name":"a","datatype":"UINT8","shape":[2]{rest}}}]}}"#);
+        for (json, binary, part) in [
+            ("{".to_owned(), 0, "failed to parse the request JSON"),
+            ("{}".to_owned(), 0, "no \"inputs\""),
+            (input(""), 0, "neither"),
+            (input(r#","data":[1,2],"parameters":{"binary_data_size":2}"#), 2, "both"),
+            (input(r#","data":[1]"#), 0, "needs 2 elements"),
+            (input(r#","parameters":{"binary_data_size":3}"#), 2, "only 2 bytes are left"),
+            (input(r#","parameters":{"binary_data_size":2}"#), 3, "1 bytes are left over"),
+            (input(r#","parameters":{"binary_data_size":1}"#), 1, "Expected 2, got 1"),
+            (input(r#","parameters":{"binary_data_size":-1}"#), 0, "not negative"),
+            (input(r#","parameters":{"shared_memory_region":"r"}"#), 0, "no shared memory"),
+            (input(r#","data":[1,2]"#).replace("UINT8", "UINT9"), 0, "unknown data-type 'UINT9'"),
+            (input(r#","data":[1,2]"#).replace("[2]", "[-2]"), 0, "must not be negative"),
+            (input(r#","data":[1,2]"#).replace("[2]", "[4611686018427387904,4]"), 0, "too large"),
+            (r#"{"inputs":[],"parameters":{"triton_x":1}}"#.to_owned(), 0, "reserved"),
+        ] {
+            let error = parsed(&json, &vec![0; binary]).expect_err(&json);
+            assert!(error.message().contains(part), "{json}: {error}");
+        }
+    }
+}

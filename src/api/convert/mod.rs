@@ -1,0 +1,123 @@
+//! Between the protocols' forms of a request and ours.
+//!
+//! Always: bad input ends here with a message that names the tensor; nothing is allocated by a size that a client
+//! named before the bytes behind it were seen.
+
+pub mod grpc;
+pub mod json;
+mod json_data;
+mod json_response;
+
+pub use json_response::write_response;
+
+use std::time::Duration;
+
+use crate::error::{ServeError, excerpt};
+use crate::tensor::{DataType, Shape, Tensor, TensorError, format_dims};
+
+/// The parameters of a request that mean something here, from either protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RequestParameters {
+    pub priority: u64,
+    pub timeout: Option<Duration>,
+    /// Whether outputs that are not listed come in binary (HTTP only).
+    pub binary_data_output: bool,
+}
+
+/// One parameter's value, from either protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter<'a> {
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(&'a str),
+}
+
+impl RequestParameters {
+    /// Takes in one parameter. Parameters that mean nothing here are passed over, as the standard asks; names
+    /// that are reserved and unknown are refused.
+    pub fn set(&mut self, key: &str, value: &Parameter<'_>) -> Result<(), ServeError> {
+        match key {
+            "priority" => self.priority = unsigned(key, value)?,
+            "timeout" => {
+                let us = unsigned(key, value)?;
+                self.timeout = (us > 0).then(|| Duration::from_micros(us));
+            }
+            "binary_data_output" => self.binary_data_output = boolean(key, value)?,
+            "triton_enable_empty_final_response" => _ = boolean(key, value)?,
+            _ if key.starts_with("triton_") => {
+                return Err(ServeError::invalid(format!(
+                    "parameter '{}' is not known: names that begin with 'triton_' are reserved",
+                    excerpt(key)
+                )));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+pub fn unsigned(key: &str, value: &Parameter<'_>) -> Result<u64, ServeError> {
+    match value {
+        Parameter::Unsigned(n) => Ok(*n),
+        Parameter::Signed(n) if *n >= 0 => Ok(n.unsigned_abs()),
+        _ => {
+            Err(ServeError::invalid(format!("parameter '{key}' must be a whole number that is not negative")))
+        }
+    }
+}
+
+pub fn boolean(key: &str, value: &Parameter<'_>) -> Result<bool, ServeError> {
+    match value {
+        Parameter::Bool(b) => Ok(*b),
+        _ => Err(ServeError::invalid(format!("parameter '{key}' must be true or false"))),
+    }
+}
+
+/// A client's data type by name.
+fn datatype(input: &str, name: &str) -> Result<DataType, ServeError> {
+    DataType::from_name(name).ok_or_else(|| {
+        ServeError::invalid(format!("input '{}' has unknown data-type '{}'", excerpt(input), excerpt(name)))
+    })
+}
+
+/// A client's shape.
+fn shape(input: &str, dims: &[i64]) -> Result<Shape, ServeError> {
+    let shape = Shape::from_dims(dims.iter().copied()).filter(|shape| shape.elements().is_some());
+    shape.ok_or_else(|| {
+        let dims = &dims[..dims.len().min(16)];
+        ServeError::invalid(format!(
+            "input '{}' has shape {}: dimensions must not be negative, nor their product too large",
+            excerpt(input),
+            format_dims(dims)
+        ))
+    })
+}
+
+/// A tensor out of packed bytes, with the words that clients look for when the size is wrong.
+fn tensor(
+    model: &str,
+    input: &str,
+    datatype: DataType,
+    shape: Shape,
+    data: bytes::Bytes,
+) -> Result<Tensor, ServeError> {
+    Tensor::new(datatype, shape, data).map_err(|error| {
+        let (input, model) = (excerpt(input), excerpt(model));
+        ServeError::invalid(match error {
+            TensorError::ByteSize { expected, actual, .. } => format!(
+                "input byte size mismatch for input '{input}' for model '{model}'. Expected {expected}, got {actual}"
+            ),
+            error => format!("input byte size mismatch for input '{input}' for model '{model}': {error}"),
+        })
+    })
+}
+
+/// Shared memory is not offered; a request that counts on it is told so.
+fn no_shared_memory(role: &str, name: &str) -> ServeError {
+    ServeError::invalid(format!(
+        "{role} '{}' names a shared-memory region, and this server offers no shared memory",
+        excerpt(name)
+    ))
+}

@@ -1,0 +1,145 @@
+//! `ModelInfer` and `ModelStreamInfer`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt, stream};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status, Streaming};
+
+use crate::api::convert::grpc;
+use crate::api::questions::Gateway;
+use crate::error::ServeError;
+use crate::event::Protocol;
+use crate::proto::inference as pb;
+use crate::serve::Receipt;
+
+/// The answers of one inference stream.
+pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+
+/// Answers one request. Every request that gets here is counted, whatever becomes of it.
+pub async fn unary(
+    gateway: &Gateway,
+    request: Request<pb::ModelInferRequest>,
+) -> Result<pb::ModelInferResponse, ServeError> {
+    let deadline = deadline(request.metadata());
+    predict(gateway, request.into_inner(), deadline).await
+}
+
+async fn predict(
+    gateway: &Gateway,
+    message: pb::ModelInferRequest,
+    deadline: Option<Instant>,
+) -> Result<pb::ModelInferResponse, ServeError> {
+    let mut receipt = gateway.pipeline.receive(Protocol::Grpc);
+    let answer = run(gateway, message, deadline, &mut receipt).await;
+    match &answer {
+        Ok(_) => receipt.answered(),
+        Err(error) => receipt.refused(error),
+    }
+    answer
+}
+
+async fn run(
+    gateway: &Gateway,
+    mut message: pb::ModelInferRequest,
+    deadline: Option<Instant>,
+    receipt: &mut Receipt,
+) -> Result<pb::ModelInferResponse, ServeError> {
+    let id = std::mem::take(&mut message.id);
+    let mut request = grpc::parse(message)?;
+    request.limits.deadline = deadline;
+    let response = gateway.pipeline.infer(request, receipt).await?;
+    let started = Instant::now();
+    let written = grpc::write(response, id);
+    receipt.encoded(started.elapsed());
+    Ok(written)
+}
+
+/// Answers the requests of a stream in their order, several at once. An error is an answer; the stream goes on,
+/// unless the client asked for real statuses with the metadata `triton_grpc_error: true`.
+pub fn stream(gateway: Arc<Gateway>, request: Request<Streaming<pb::ModelInferRequest>>) -> Answers {
+    let deadline = deadline(request.metadata());
+    let real_statuses =
+        request.metadata().get("triton_grpc_error").is_some_and(|value| value.as_bytes() == b"true");
+    let at_once = gateway.limits.stream_requests_max;
+    let messages = request.into_inner();
+    let answers = messages
+        .map(move |message| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let message = message?;
+                let id = message.id.clone();
+                match predict(&gateway, message, deadline).await {
+                    Ok(response) => Ok(final_response(response)),
+                    Err(error) if real_statuses => Err(error.into()),
+                    Err(error) => Ok(error_response(&error, id)),
+                }
+            }
+        })
+        .buffered(at_once);
+    // A status ends a gRPC stream; nothing may follow it.
+    let ended = stream::unfold((Box::pin(answers), false), |(mut answers, failed)| async move {
+        if failed {
+            return None;
+        }
+        let answer = answers.next().await?;
+        let failed = answer.is_err();
+        Some((answer, (answers, failed)))
+    });
+    Box::pin(ended)
+}
+
+/// One request has one answer here, so each is the final one of its request.
+fn final_response(mut response: pb::ModelInferResponse) -> pb::ModelStreamInferResponse {
+    let choice = pb::infer_parameter::ParameterChoice::BoolParam(true);
+    let parameter = pb::InferParameter { parameter_choice: Some(choice) };
+    response.parameters.insert("triton_final_response".to_owned(), parameter);
+    pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+}
+
+fn error_response(error: &ServeError, id: String) -> pb::ModelStreamInferResponse {
+    pb::ModelStreamInferResponse {
+        error_message: error.message().to_owned(),
+        infer_response: Some(pb::ModelInferResponse { id, ..Default::default() }),
+    }
+}
+
+/// The moment at which the client gives up, by its `grpc-timeout`: up to eight digits and a unit.
+fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    Instant::now().checked_add(parse_timeout(text)?)
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_writes_them() {
+        assert_eq!(parse_timeout("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parse_timeout("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "m", "1", "1x", "-1m", "999999999m", "1é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+}

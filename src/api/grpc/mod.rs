@@ -1,0 +1,120 @@
+//! gRPC: the inference service, health and reflection.
+
+mod health;
+mod infer;
+mod service;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::Service;
+use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder;
+
+use super::listener::Drain;
+use super::questions::Gateway;
+use crate::proto::DESCRIPTORS;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use health::Health;
+use service::Inference;
+
+/// Flow-control windows. HTTP/2's default of 64 KiB makes a tensor of a megabyte wait for sixteen round trips.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Every service of the port.
+#[derive(Clone)]
+pub struct Services {
+    inference: GrpcInferenceServiceServer<Inference>,
+    health: HealthServer<Health>,
+    reflection: Handler,
+    /// The older name, which grpcio's client library asks for.
+    reflection_alpha: Handler,
+    streams_max: u32,
+}
+
+type Answer = Result<Response<tonic::body::Body>, Infallible>;
+
+/// A service whose type cannot be named.
+type Handler = Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+
+fn handler<S>(service: S) -> Handler
+where
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    Arc::new(move |request| Box::pin(service.clone().call(request)))
+}
+
+impl Services {
+    pub fn new(gateway: &Arc<Gateway>) -> Self {
+        let limits = gateway.limits;
+        let inference = GrpcInferenceServiceServer::new(Inference::new(Arc::clone(gateway)))
+            .max_decoding_message_size(limits.message_bytes_max)
+            .max_encoding_message_size(usize::MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        let described = || {
+            Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS)
+        };
+        Self {
+            inference,
+            health: HealthServer::new(Health::new(Arc::clone(&gateway.readiness))),
+            reflection: handler(described().build_v1().expect("the build wrote valid descriptors")),
+            reflection_alpha: handler(
+                described().build_v1alpha().expect("the build wrote valid descriptors"),
+            ),
+            streams_max: limits.streams_max,
+        }
+    }
+
+    /// Answers on one connection until the client closes it, or the drain begins and the calls in flight are
+    /// answered.
+    pub async fn serve(self, io: TokioIo<TcpStream>, mut drain: Drain) {
+        let streams_max = self.streams_max;
+        let service = service_fn(move |request| {
+            let services = self.clone();
+            async move { services.answer(request).await }
+        });
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(streams_max);
+        let connection = builder.serve_connection(io, service);
+        tokio::pin!(connection);
+        // A connection that breaks is the client's affair: its calls are dropped, which cancels them.
+        let ended = tokio::select! {
+            outcome = connection.as_mut() => Some(outcome),
+            () = drain.begun() => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+
+    async fn answer(mut self, request: Request<Incoming>) -> Answer {
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        match service {
+            "inference.GRPCInferenceService" => self.inference.call(request).await,
+            "grpc.health.v1.Health" => self.health.call(request).await,
+            "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
+            "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
+            _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
+        }
+    }
+}

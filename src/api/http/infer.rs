@@ -1,0 +1,132 @@
+//! `POST …/infer` and the other bodies that clients send.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::Body;
+use super::coding::Coding;
+use super::route::Route;
+use crate::api::convert::json::{Parsed, parse};
+use crate::api::convert::write_response;
+use crate::api::questions::Gateway;
+use crate::error::{ErrorKind, ServeError};
+use crate::event::Protocol;
+use crate::serve::Receipt;
+
+/// How long the JSON before the binary tensors is.
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Answers a prediction. Every request that gets here is counted, whatever becomes of it.
+pub async fn infer(
+    gateway: &Gateway,
+    route: &Route,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ServeError> {
+    let mut receipt = gateway.pipeline.receive(Protocol::Http);
+    let answer = predict(gateway, route, request, &mut receipt).await;
+    match &answer {
+        Ok(_) => receipt.answered(),
+        Err(error) => receipt.refused(error),
+    }
+    answer
+}
+
+async fn predict(
+    gateway: &Gateway,
+    route: &Route,
+    request: Request<Incoming>,
+    receipt: &mut Receipt,
+) -> Result<Response<Body>, ServeError> {
+    let (head, body) = request.into_parts();
+    let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
+    let mut parsed = match json_length(&head.headers)? {
+        Some(0) => Parsed::raw(&route.model, body),
+        Some(length) => parse(&route.model, &body, length)?,
+        None => parse(&route.model, &body, body.len())?,
+    };
+    parsed.request.version = route.version;
+    let request = std::mem::replace(&mut parsed.request, Parsed::raw("", Bytes::new()).request);
+    let response = gateway.pipeline.infer(request, receipt).await?;
+    let started = Instant::now();
+    let written = write_response(&response, parsed.id.as_deref(), |output| parsed.is_binary(output))?;
+    receipt.encoded(started.elapsed());
+    let mut answer = Response::new(Full::default());
+    let headers = answer.headers_mut();
+    match written.json_length {
+        None => headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        Some(length) => {
+            headers.insert(JSON_LENGTH, HeaderValue::from(length));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+        }
+    };
+    let body = match Coding::of_answer(&head.headers) {
+        None => written.body,
+        Some(coding) => match encoded(coding, written.body.clone()).await {
+            None => written.body,
+            Some(packed) => {
+                answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+                packed
+            }
+        },
+    };
+    *answer.body_mut() = Full::from(body);
+    Ok(answer)
+}
+
+/// The `ready` filter of a repository index; an empty body asks for everything.
+pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Result<bool, ServeError> {
+    #[derive(Deserialize)]
+    struct Filter {
+        ready: Option<bool>,
+    }
+    let (head, body) = request.into_parts();
+    let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(false);
+    }
+    let filter: Filter = serde_json::from_slice(&body)
+        .map_err(|e| ServeError::invalid(format!("failed to parse the request JSON: {e}")))?;
+    Ok(filter.ready.unwrap_or(false))
+}
+
+/// Reads a whole body and unpacks it. Errors: over the limit, in another coding, or the client went away.
+async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
+    let too_large =
+        || ServeError::new(ErrorKind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > bytes_max as u64) {
+        return Err(too_large());
+    }
+    let coding = Coding::of_request(headers)?;
+    let body = match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(_) => return Err(ServeError::new(ErrorKind::Cancelled, "the request's body ended early")),
+    };
+    match coding {
+        None => Ok(body),
+        Some(coding) => tokio::task::spawn_blocking(move || coding.decode(&body, bytes_max))
+            .await
+            .unwrap_or_else(|_| Err(ServeError::internal("unpacking the body failed"))),
+    }
+}
+
+async fn encoded(coding: Coding, body: Bytes) -> Option<Bytes> {
+    tokio::task::spawn_blocking(move || coding.encode(&body)).await.ok().flatten()
+}
+
+/// The length of the JSON, if the client says it: then binary tensors may follow.
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ServeError> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().map(str::trim).filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+    length.and_then(|v| v.parse().ok()).map(Some).ok_or_else(|| {
+        ServeError::invalid("Inference-Header-Content-Length must be the number of bytes of the JSON")
+    })
+}

@@ -1,0 +1,174 @@
+//! HTTP/1.1 and HTTP/2 with JSON, binary tensors and raw bodies.
+//!
+//! Always: an answer that is not 200 is `{"error": "…"}` in plain JSON; only successful predictions are
+//! compressed, because clients unpack nothing else.
+
+mod coding;
+mod infer;
+mod json;
+mod route;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+
+use super::listener::Drain;
+use super::questions::Gateway;
+use super::status;
+use crate::error::{ErrorKind, ServeError};
+use route::{Resource, Route};
+
+type Body = Full<Bytes>;
+
+/// Answers on one connection until the client closes it, or the drain begins and the requests in flight are
+/// answered.
+pub async fn serve(gateway: Arc<Gateway>, io: TokioIo<TcpStream>, drain: Drain) {
+    let service = service_fn(move |request| {
+        let gateway = Arc::clone(&gateway);
+        async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
+    });
+    connection(io, drain, service).await;
+}
+
+/// Answers `GET /metrics` out of `render`.
+pub async fn serve_metrics(
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+    io: TokioIo<TcpStream>,
+    drain: Drain,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let render = Arc::clone(&render);
+        async move { Ok::<_, Infallible>(metrics_page(&request, &*render)) }
+    });
+    connection(io, drain, service).await;
+}
+
+async fn connection<S>(io: TokioIo<TcpStream>, mut drain: Drain, service: S)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new());
+    let connection = builder.serve_connection(io, service);
+    tokio::pin!(connection);
+    // A connection that breaks is the client's affair: its requests are dropped, which cancels them.
+    let ended = tokio::select! {
+        outcome = connection.as_mut() => Some(outcome),
+        () = drain.begun() => None,
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
+    match (request.uri().path(), request.method()) {
+        ("/metrics", &Method::GET | &Method::HEAD) => {
+            let mut response = Response::new(Full::from(render()));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        ("/metrics", _) => wrong_method("GET"),
+        _ => failure(StatusCode::NOT_FOUND, "no such path; the metrics are at /metrics"),
+    }
+}
+
+async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body> {
+    let route = match Route::parse(request.uri().path()) {
+        Ok(route) => route,
+        Err(status) => return failure(status, "no such path"),
+    };
+    let allowed = route.resource.method();
+    let asked = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    if asked != allowed {
+        return wrong_method(allowed.as_str());
+    }
+    match respond(gateway, &route, request).await {
+        Ok(response) => response,
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn respond(
+    gateway: &Gateway,
+    route: &Route,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ServeError> {
+    let (model, version) = (route.model.as_str(), route.version);
+    match route.resource {
+        Resource::Server => Ok(json(&json::server_metadata(&gateway.server_metadata()))),
+        Resource::Live => Ok(json(&serde_json::json!({"live": true}))),
+        Resource::Ready => match gateway.readiness.reason() {
+            None => Ok(json(&serde_json::json!({"ready": true}))),
+            Some(reason) => Err(ServeError::new(ErrorKind::Unavailable, reason)),
+        },
+        Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, version)?))),
+        Resource::ModelReady => match gateway.model_ready(model, version)? {
+            true => Ok(Response::new(Body::default())),
+            false => Err(ServeError::invalid(format!("model '{model}' is not ready"))),
+        },
+        Resource::ModelConfig => {
+            Ok(json(&crate::model::config::to_json(&gateway.model_config(model, version)?)))
+        }
+        Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, version)?))),
+        Resource::AllStatistics => Ok(json(&json::statistics(&gateway.statistics("", None)?))),
+        Resource::RepositoryIndex => {
+            let only_ready = infer::index_filter(gateway, request).await?;
+            Ok(json(&json::repository_index(&gateway.repository_index(only_ready))))
+        }
+        Resource::Infer => infer::infer(gateway, route, request).await,
+        Resource::NotOffered(what) => {
+            Err(ServeError::new(ErrorKind::Unsupported, format!("{what} is not offered by this server")))
+        }
+    }
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Full::from(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn failure(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = json(&serde_json::json!({"error": message}));
+    *response.status_mut() = status;
+    response
+}
+
+fn wrong_method(allowed: &str) -> Response<Body> {
+    let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allowed} here"));
+    if let Ok(value) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
+}
+
+fn refusal(error: &ServeError) -> Response<Body> {
+    let (status, _) = status::codes(error.kind());
+    let mut response = failure(status, error.message());
+    let headers = response.headers_mut();
+    match error.kind() {
+        // Queues empty within a second or never: clients may come back soon.
+        ErrorKind::Overloaded => _ = headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+        ErrorKind::UnsupportedEncoding => {
+            headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+        }
+        _ => {}
+    }
+    response
+}

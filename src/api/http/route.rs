@@ -1,0 +1,133 @@
+//! From a path to what it names. The one parser of paths; no client text reaches a file system.
+
+use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use crate::id::Version;
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    Server,
+    Live,
+    Ready,
+    ModelMetadata,
+    ModelReady,
+    ModelConfig,
+    ModelStatistics,
+    AllStatistics,
+    RepositoryIndex,
+    Infer,
+    /// A path of the protocol that this server does not offer, and what it is for.
+    NotOffered(&'static str),
+}
+
+impl Resource {
+    /// The method that asks for it. What is not offered takes any method that clients use for it: POST stands
+    /// for all of them, since the answer is the same.
+    pub fn method(self) -> &'static Method {
+        match self {
+            Self::Infer | Self::RepositoryIndex | Self::NotOffered(_) => &Method::POST,
+            _ => &Method::GET,
+        }
+    }
+}
+
+/// A parsed path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub resource: Resource,
+    /// As the client wrote it, unquoted; empty where the path has none.
+    pub model: String,
+    pub version: Option<Version>,
+}
+
+impl Route {
+    /// Errors: the status for a path that names nothing.
+    pub fn parse(path: &str) -> Result<Self, StatusCode> {
+        let segments: Vec<&str> = path.strip_prefix('/').ok_or(StatusCode::NOT_FOUND)?.split('/').collect();
+        let plain = |resource| Ok(Self { resource, model: String::new(), version: None });
+        match segments.as_slice() {
+            ["v2"] | ["v2", ""] => plain(Resource::Server),
+            ["v2", "health", "live"] => plain(Resource::Live),
+            ["v2", "health", "ready"] => plain(Resource::Ready),
+            ["v2", "models", "stats"] => plain(Resource::AllStatistics),
+            ["v2", "repository", "index"] => plain(Resource::RepositoryIndex),
+            ["v2", "repository", "models", _, "load" | "unload"] => {
+                plain(Resource::NotOffered("loading and unloading models on request"))
+            }
+            ["v2", "systemsharedmemory" | "cudasharedmemory", ..] => {
+                plain(Resource::NotOffered("shared memory"))
+            }
+            ["v2", "trace", "setting"] => plain(Resource::NotOffered("tracing")),
+            ["v2", "logging"] => plain(Resource::NotOffered("log settings")),
+            ["v2", "models", model, "versions", version, rest @ ..] => {
+                let version = Version::parse(version).ok_or(StatusCode::NOT_FOUND)?;
+                Self::of_model(model, Some(version), rest)
+            }
+            ["v2", "models", model, rest @ ..] => Self::of_model(model, None, rest),
+            _ => Err(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn of_model(model: &str, version: Option<Version>, rest: &[&str]) -> Result<Self, StatusCode> {
+        let resource = match rest {
+            [] => Resource::ModelMetadata,
+            ["ready"] => Resource::ModelReady,
+            ["config"] => Resource::ModelConfig,
+            ["stats"] => Resource::ModelStatistics,
+            ["infer"] => Resource::Infer,
+            ["generate" | "generate_stream"] => Resource::NotOffered("generation"),
+            ["trace", "setting"] => Resource::NotOffered("tracing"),
+            _ => return Err(StatusCode::NOT_FOUND),
+        };
+        let model = percent_decode_str(model).decode_utf8().map_err(|_| StatusCode::NOT_FOUND)?.into_owned();
+        Ok(Self { resource, model, version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, resource: Resource, model: &str, version: Option<u64>) {
+        let route = Route::parse(path).unwrap_or_else(|status| panic!("{path}: {status}"));
+        assert_eq!((route.resource, route.model.as_str()), (resource, model), "{path}");
+        assert_eq!(route.version.map(Version::number), version, "{path}");
+    }
+
+    #[test]
+    fn paths_name_resources() {
+        check("/v2", Resource::Server, "", None);
+        check("/v2/models/a%2Eb", Resource::ModelMetadata, "a.b", None);
+        check("/v2/models/a%2F..%2Fb/infer", Resource::Infer, "a/../b", None);
+        check("/v2/models/m/versions/12/infer", Resource::Infer, "m", Some(12));
+        check("/v2/models/stats", Resource::AllStatistics, "", None);
+        check("/v2/models/m/versions/1/stats", Resource::ModelStatistics, "m", Some(1));
+    }
+
+    #[test]
+    fn what_is_no_path_of_the_protocol_is_not_found() {
+        for path in [
+            "/",
+            "/v1",
+            "/v2/",
+            "/v2/models",
+            "/v2/models/m/versions/0",
+            "/v2/models/m/versions/01/infer",
+            "/v2/models/m/versions/-1",
+            "/v2/models/m/versions/1234567890123456789",
+            "/v2/models/m/versions/a",
+            "/v2/models/m/infer/x",
+            "/v2/health",
+            "/V2",
+            "/v2/models/%ff/infer",
+        ] {
+            if path == "/v2/" {
+                check(path, Resource::Server, "", None);
+            } else {
+                assert_eq!(Route::parse(path), Err(StatusCode::NOT_FOUND), "{path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Accepts connections on one port and ends them gently.
+//!
+//! Always: every connection's task is owned here; running out of descriptors neither ends nor spins the loop.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Pause after a failed accept: long enough not to spin while descriptors are exhausted, short enough not to be
+/// noticed after a passing fault.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Open connections of one port.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.0))
+    }
+}
+
+/// Counts one connection for as long as it lives.
+struct OpenConnection(Arc<AtomicUsize>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells connections that the server is about to end.
+#[derive(Debug, Clone)]
+pub struct Drain(watch::Receiver<bool>);
+
+impl Drain {
+    /// The sender begins the drain by sending true.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (begin, begun) = watch::channel(false);
+        (begin, Self(begun))
+    }
+
+    /// Done once the drain has begun, or nobody is left to begin it.
+    pub async fn begun(&mut self) {
+        let _ = self.0.wait_for(|begun| *begun).await;
+    }
+}
+
+/// A bound port.
+pub struct Port {
+    listener: TcpListener,
+    connections: Connections,
+}
+
+impl Port {
+    /// Binds. Errors: the address is taken or not this machine's.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, connections: Connections::default() })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// Accepts until the drain begins, then waits for the connections to end.
+    ///
+    /// `serve` answers on one connection; it watches `drain` too, and ends after the requests in flight. Dropping
+    /// the future cuts off whatever is left.
+    pub async fn accept<F>(self, drain: Drain, serve: impl Fn(TokioIo<TcpStream>, Drain) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        let mut draining = drain.clone();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        // Small answers must not wait for more.
+                        let _ = stream.set_nodelay(true);
+                        let open = self.connections.enter();
+                        let connection = serve(TokioIo::new(stream), drain.clone());
+                        tasks.spawn(async move {
+                            connection.await;
+                            drop(open);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!("a connection was not accepted: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = draining.begun() => break,
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+        drop(self.listener);
+        while tasks.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,14 @@
+//! The wire: gRPC and HTTP in front of one pipeline.
+//!
+//! Always: both protocols answer out of the same functions (`questions`, `convert`) and the same table of errors
+//! (`status`). Only this floor knows tonic and hyper.
+
+mod convert;
+pub mod grpc;
+pub mod http;
+mod listener;
+mod questions;
+mod status;
+
+pub use listener::{Connections, Drain, Port};
+pub use questions::{Gateway, WireLimits};

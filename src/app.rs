@@ -1,0 +1,308 @@
+//! Builds the parts bottom-up, owns the tasks, drains on shutdown.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::api::grpc::Services;
+use crate::api::{Drain, Gateway, Port, WireLimits, http};
+use crate::backend::Loader;
+use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
+use crate::config::Config;
+use crate::control::{Startup, Summary};
+use crate::event::EventSink;
+use crate::model::{Servable, VersionState};
+use crate::monitor::{Monitor, Readings};
+use crate::serve::{Admission, Phase, Pipeline, Readiness, Table};
+use crate::tensor::{ANY, DataType};
+
+/// Requests of one inference stream that run at once: enough to fill a batch, few enough for one client.
+const STREAM_REQUESTS_MAX: usize = 64;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    #[error("the {port} address {address} cannot be used: {reason}; choose another with --{port}")]
+    Bind { port: &'static str, address: SocketAddr, reason: io::Error },
+    #[error("the models folder {} cannot be read: {reason}; choose another with --models", path.display())]
+    Repository { path: PathBuf, reason: io::Error },
+}
+
+/// A server with its ports bound.
+pub struct App {
+    config: Config,
+    version: String,
+    ports: Ports,
+    gateway: Arc<Gateway>,
+    admission: Admission,
+    table: Arc<Table>,
+    startup: Startup,
+}
+
+struct Ports {
+    http: Port,
+    grpc: Port,
+    metrics: Port,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub metrics: SocketAddr,
+}
+
+impl App {
+    /// Opens ONNX Runtime and the ports. Nothing is served yet.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let runtime = Runtime::open()?;
+        let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::new(runtime));
+        let ports = Ports {
+            http: bind("http", config.http).await?,
+            grpc: bind("grpc", config.grpc).await?,
+            metrics: bind("metrics", config.metrics).await?,
+        };
+        let monitor = Arc::new(Monitor::new(runtime.version()));
+        let sink: Arc<dyn EventSink> = Arc::clone(&monitor) as Arc<dyn EventSink>;
+        let table = Arc::new(Table::default());
+        let admission = Admission::new(config.requests_in_flight_max);
+        let gateway = Arc::new(Gateway {
+            pipeline: Pipeline::new(Arc::clone(&table), admission.clone(), Arc::clone(&sink)),
+            monitor,
+            readiness: Arc::new(Readiness::default()),
+            server_name: config.server_name.clone(),
+            limits: WireLimits {
+                message_bytes_max: config.message_bytes_max,
+                streams_max: config.streams_max,
+                stream_requests_max: STREAM_REQUESTS_MAX,
+            },
+        });
+        let startup = Startup {
+            root: config.models.clone(),
+            defaults: config.defaults.clone(),
+            threads: config.load_threads,
+            loader,
+            sink,
+            table: Arc::clone(&table),
+        };
+        let version = runtime.version().to_owned();
+        Ok(Self { config, version, ports, gateway, admission, table, startup })
+    }
+
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        Ok(Addresses {
+            http: self.ports.http.address()?,
+            grpc: self.ports.grpc.address()?,
+            metrics: self.ports.metrics.address()?,
+        })
+    }
+
+    /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
+    pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<(), StartError> {
+        let Self { config, version, ports, gateway, admission, table, startup } = self;
+        let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
+        let scan = startup.scan().map_err(unreadable)?;
+        let addresses = Addresses {
+            http: ports.http.address().map_err(unreadable)?,
+            grpc: ports.grpc.address().map_err(unreadable)?,
+            metrics: ports.metrics.address().map_err(unreadable)?,
+        };
+        say(out, &greeting(&version, addresses));
+        let (begin_drain, drain) = Drain::new();
+        let mut tasks = serve(ports, &gateway, &admission, &table, &drain);
+        tokio::pin!(stop);
+
+        let started = Instant::now();
+        let loading = tokio::task::spawn_blocking(move || startup.load(&scan));
+        let loaded = tokio::select! {
+            summary = loading => Some(summary.unwrap_or_default()),
+            () = &mut stop => None,
+        };
+        if let Some(summary) = loaded {
+            gateway.readiness.enter(Phase::Ready);
+            say(out, &inventory(&table, summary, started.elapsed(), addresses));
+            stop.await;
+        }
+
+        gateway.readiness.enter(Phase::Draining);
+        tracing::info!(in_flight = admission.in_flight(), "draining");
+        tokio::time::sleep(config.drain_delay).await;
+        begin_drain.send_replace(true);
+        let all_done = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(config.drain, all_done).await.is_err() {
+            tracing::warn!(
+                in_flight = admission.in_flight(),
+                "requests were cut off: --drain-seconds is over"
+            );
+        }
+        drop(tasks);
+        retire(&table).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn bind(port: &'static str, address: SocketAddr) -> Result<Port, StartError> {
+    Port::bind(address).await.map_err(|reason| StartError::Bind { port, address, reason })
+}
+
+fn serve(
+    ports: Ports,
+    gateway: &Arc<Gateway>,
+    admission: &Admission,
+    table: &Arc<Table>,
+    drain: &Drain,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let connections = [
+        ("http", ports.http.connections()),
+        ("grpc", ports.grpc.connections()),
+        ("metrics", ports.metrics.connections()),
+    ];
+    let render: Arc<dyn Fn() -> String + Send + Sync> = {
+        let (monitor, table, admission) =
+            (Arc::clone(&gateway.monitor), Arc::clone(table), admission.clone());
+        Arc::new(move || {
+            let open = connections.iter().map(|(port, connections)| (*port, connections.open())).collect();
+            monitor.render(&readings(&table, &admission, open))
+        })
+    };
+    let http = Arc::clone(gateway);
+    tasks.spawn(ports.http.accept(drain.clone(), move |io, drain| http::serve(Arc::clone(&http), io, drain)));
+    let services = Services::new(gateway);
+    tasks.spawn(ports.grpc.accept(drain.clone(), move |io, drain| services.clone().serve(io, drain)));
+    tasks.spawn(
+        ports
+            .metrics
+            .accept(drain.clone(), move |io, drain| http::serve_metrics(Arc::clone(&render), io, drain)),
+    );
+    let (monitor, mut drained) = (Arc::clone(&gateway.monitor), drain.clone());
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(Monitor::UPKEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => monitor.upkeep(),
+                () = drained.begun() => return,
+            }
+        }
+    });
+    tasks
+}
+
+fn readings(table: &Table, admission: &Admission, connections: Vec<(&'static str, usize)>) -> Readings {
+    let snapshot = table.snapshot();
+    let versions = snapshot.models.iter().flat_map(|(model, entry)| {
+        entry.versions.iter().map(move |(version, state)| {
+            let id = crate::id::ServableId { model: model.clone(), version: *version };
+            (id, matches!(state, VersionState::Ready(_)))
+        })
+    });
+    Readings {
+        queue_depths: snapshot
+            .ready()
+            .map(|servable| (servable.id().clone(), servable.queue_depth()))
+            .collect(),
+        ready: versions.collect(),
+        in_flight: admission.in_flight(),
+        connections,
+    }
+}
+
+/// Lets the session threads end. One that hangs in a model is left behind: the process is about to end.
+async fn retire(table: &Table) {
+    let servables: Vec<Arc<Servable>> = table.snapshot().ready().cloned().collect();
+    servables.iter().for_each(|servable| servable.close());
+    let join = tokio::task::spawn_blocking(move || servables.iter().for_each(|servable| servable.join()));
+    if tokio::time::timeout(Duration::from_secs(2), join).await.is_err() {
+        tracing::warn!("a session call did not end in time");
+    }
+}
+
+/// Nobody may be reading; that is no reason to stop.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn greeting(runtime_version: &str, addresses: Addresses) -> String {
+    format!(
+        "weir {}, ONNX Runtime {runtime_version}\nhttp     {}\ngrpc     {}\nmetrics  {}\n",
+        env!("CARGO_PKG_VERSION"),
+        addresses.http,
+        addresses.grpc,
+        addresses.metrics
+    )
+}
+
+fn inventory(table: &Table, summary: Summary, took: Duration, addresses: Addresses) -> String {
+    let snapshot = table.snapshot();
+    let mut text = String::new();
+    for (name, entry) in &snapshot.models {
+        if entry.versions.is_empty() {
+            let reason = entry.reason.as_deref().unwrap_or("no version");
+            text.push_str(&format!("model    {name}: UNAVAILABLE: {reason}\n"));
+        }
+        for (version, state) in &entry.versions {
+            let state = match state {
+                VersionState::Ready(servable) => match servable.signature().max_batch_size {
+                    0 => "READY, not batched".to_owned(),
+                    rows => format!("READY, up to {rows} rows"),
+                },
+                VersionState::Loading => "LOADING".to_owned(),
+                VersionState::Unloading => "UNLOADING".to_owned(),
+                VersionState::Unavailable { reason } => format!("UNAVAILABLE: {reason}"),
+            };
+            text.push_str(&format!("model    {name}/{version}: {state}\n"));
+        }
+    }
+    let Summary { ready, unavailable } = summary;
+    text.push_str(&format!(
+        "ready    {ready} ready, {unavailable} unavailable, in {:.2} s\n",
+        took.as_secs_f64()
+    ));
+    if let Some(line) =
+        snapshot.ready().min_by_key(|servable| row_elements(servable)).and_then(|s| try_line(s, addresses))
+    {
+        text.push_str(&format!("try      {line}\n"));
+    }
+    text
+}
+
+/// Numbers in one row of all inputs, open dimensions counted as one.
+fn row_elements(servable: &Servable) -> i64 {
+    let size = |dims: &[i64]| dims.iter().map(|&d| if d == ANY { 1 } else { d }).fold(1, i64::saturating_mul);
+    servable.signature().inputs.iter().map(|spec| size(&spec.dims)).sum()
+}
+
+/// A request that the model takes, as a line to paste.
+fn try_line(servable: &Servable, addresses: Addresses) -> Option<String> {
+    let signature = servable.signature();
+    let input = |spec: &crate::tensor::TensorSpec| {
+        let shape: Vec<i64> =
+            signature.wire_dims(spec).iter().map(|&d| if d == ANY { 1 } else { d }).collect();
+        let elements = shape.iter().try_fold(1i64, |n, &d| n.checked_mul(d)).filter(|n| *n <= 64)?;
+        let element = match spec.datatype {
+            DataType::Bytes => "\"hello\"",
+            DataType::Bool => "true",
+            _ => "1",
+        };
+        let data = vec![element; usize::try_from(elements).ok()?].join(",");
+        Some(format!(
+            r#"{{"name":"{}","datatype":"{}","shape":{},"data":[{data}]}}"#,
+            spec.name,
+            spec.datatype,
+            crate::tensor::format_dims(&shape)
+        ))
+    };
+    let inputs: Option<Vec<String>> =
+        signature.inputs.iter().filter(|spec| !spec.optional).map(input).collect();
+    let body = format!(r#"{{"inputs":[{}]}}"#, inputs?.join(","));
+    Some(format!("curl -s http://{}/v2/models/{}/infer -d '{body}'", addresses.http, servable.id().model))
+}

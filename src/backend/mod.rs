@@ -1,0 +1,153 @@
+//! What runs a model: the seam between the server and ONNX Runtime.
+//!
+//! Always: a [`Session`] answers from any thread; whether it may run on several at once is its own word.
+//! Not here: queues, versions, clients.
+
+pub mod fake;
+pub mod onnx;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::tensor::{DataType, Shape, Tensor};
+
+/// The files of one version.
+#[derive(Debug, Clone)]
+pub struct Artefact {
+    /// The model file itself.
+    pub file: PathBuf,
+    /// The folder that external data may not leave.
+    pub folder: PathBuf,
+}
+
+/// Where a session runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// A CUDA device and its provider options, as ONNX Runtime names them.
+    Cuda {
+        id: i32,
+        options: Vec<(String, String)>,
+    },
+}
+
+/// How much ONNX Runtime rewrites a graph before it runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GraphOptimization {
+    Disabled,
+    Basic,
+    Extended,
+    #[default]
+    All,
+}
+
+/// Options of a session. The defaults suit many callers on one CPU session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads inside one operator; 0 leaves it to ONNX Runtime (all cores). Default 1: concurrent calls of one
+    /// session use the cores better than threads inside a call do.
+    pub intra_op_threads: usize,
+    /// Threads across operators, in parallel mode only; 0 leaves it to ONNX Runtime.
+    pub inter_op_threads: usize,
+    /// Run independent branches of the graph at once.
+    pub parallel: bool,
+    pub graph_optimization: GraphOptimization,
+    /// The CPU memory arena; `None` leaves ONNX Runtime's default (on).
+    pub mem_arena: Option<bool>,
+    /// Plan memory by the shapes seen; `None` leaves ONNX Runtime's default (on).
+    pub mem_pattern: Option<bool>,
+    /// Entries of ONNX Runtime's session configuration, passed on as they are.
+    pub entries: Vec<(String, String)>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            intra_op_threads: 1,
+            inter_op_threads: 0,
+            parallel: false,
+            graph_optimization: GraphOptimization::All,
+            mem_arena: None,
+            mem_pattern: None,
+            entries: Vec::new(),
+        }
+    }
+}
+
+/// An input or output as the model file declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphTensor {
+    pub name: String,
+    pub datatype: DataType,
+    /// Open dimensions are [`crate::tensor::ANY`]; `None` when the file does not say how many there are.
+    pub dims: Option<Vec<i64>>,
+    /// Names of open dimensions, empty where there is none; the same name means the same size.
+    pub symbols: Vec<String>,
+    /// The file carries a default, so a run may leave it out.
+    pub has_default: bool,
+}
+
+/// What a model file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Graph {
+    pub inputs: Vec<GraphTensor>,
+    pub outputs: Vec<GraphTensor>,
+    /// Outputs, by index, that a classifying operator computes as scores of classes.
+    pub class_scores: Vec<usize>,
+    /// Outputs, by index, that hold the predicted class.
+    pub class_labels: Vec<usize>,
+}
+
+/// One input of a session call. The parts are joined along the first axis in the order given.
+#[derive(Debug, Clone)]
+pub struct BatchInput {
+    /// Position among the graph's inputs.
+    pub index: usize,
+    pub datatype: DataType,
+    /// Shape of the whole.
+    pub shape: Shape,
+    pub parts: SmallVec<[Bytes; 4]>,
+}
+
+/// Why a model cannot be served. The text is for operators and may be shown to clients: it names no path.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(pub String);
+
+/// Why a session call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    /// The model does not take these inputs.
+    #[error("{0}")]
+    InvalidInput(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Turns files into sessions.
+pub trait Loader: Send + Sync {
+    /// Reads, checks and prepares a model. Blocks for as long as that takes.
+    fn load(
+        &self,
+        artefact: &Artefact,
+        device: &Device,
+        options: &SessionOptions,
+    ) -> Result<Arc<dyn Session>, LoadError>;
+}
+
+/// A model ready to run on one device.
+pub trait Session: Send + Sync {
+    fn graph(&self) -> &Graph;
+
+    /// Runs the model once and returns the outputs asked for, by index, in the order asked for.
+    ///
+    /// `inputs` holds each graph input at most once. Cost: at most one copy of each input (none when it is one
+    /// aligned part); outputs share ONNX Runtime's own buffers.
+    fn run(&self, inputs: &[BatchInput], outputs: &[usize]) -> Result<Vec<Tensor>, RunError>;
+
+    /// Whether several threads may call [`Session::run`] at once.
+    fn concurrent(&self) -> bool;
+}

@@ -1,0 +1,111 @@
+//! Finds and opens the ONNX Runtime library.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+
+/// Why there is no ONNX Runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    #[error(
+        "no ONNX Runtime library was found (looked at: {looked_at}); set ORT_DYLIB_PATH to {NAME} of ONNX Runtime \
+         1.24 or later, put it beside the binary, or build again with python3 and pip at hand"
+    )]
+    Missing { looked_at: String },
+    #[error(
+        "the ONNX Runtime library cannot be used: {reason}; set ORT_DYLIB_PATH to {NAME} of version 1.24 or later"
+    )]
+    Unusable { reason: String },
+}
+
+#[cfg(target_os = "macos")]
+const NAME: &str = "libonnxruntime.dylib";
+#[cfg(windows)]
+const NAME: &str = "onnxruntime.dll";
+#[cfg(all(unix, not(target_os = "macos")))]
+const NAME: &str = "libonnxruntime.so";
+
+/// Where the build put the pinned library; empty when none is pinned for this platform.
+const PROVISIONED: &str = env!("WEIR_ORT_PROVISIONED");
+
+/// ONNX Runtime, loaded. There is one in a process.
+pub struct Runtime {
+    pub(super) environment: Environment,
+    version: String,
+}
+
+impl Runtime {
+    /// The process's ONNX Runtime; loads it on the first call.
+    ///
+    /// Looks at `ORT_DYLIB_PATH`, then beside the binary and in `../lib`, then where the build put it. A path
+    /// that was named must work: there is no falling back from it.
+    pub fn open() -> Result<&'static Runtime, LibraryError> {
+        static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+        let library = find()?;
+        RUNTIME
+            .get_or_init(|| load(&library))
+            .as_ref()
+            .map_err(|reason| LibraryError::Unusable { reason: reason.clone() })
+    }
+
+    /// The library's version, such as `1.31.1`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+fn find() -> Result<PathBuf, LibraryError> {
+    if let Some(named) = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from) {
+        return if named.is_file() {
+            Ok(named)
+        } else {
+            Err(LibraryError::Missing { looked_at: format!("ORT_DYLIB_PATH={}", named.display()) })
+        };
+    }
+    let binary = std::env::current_exe().ok();
+    let beside = binary.as_deref().and_then(Path::parent).map(|folder| folder.join(NAME));
+    let in_lib = binary.as_deref().and_then(Path::parent).map(|folder| folder.join("../lib").join(NAME));
+    let provisioned = Some(PathBuf::from(PROVISIONED)).filter(|p| !p.as_os_str().is_empty());
+    let places: Vec<PathBuf> = [beside, in_lib, provisioned].into_iter().flatten().collect();
+    places.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
+        let looked_at: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+        LibraryError::Missing { looked_at: looked_at.join(", ") }
+    })
+}
+
+fn load(library: &Path) -> Result<Runtime, String> {
+    let environment = ort::init_from(library)
+        .map_err(|e| e.to_string())?
+        .with_name("weir")
+        .with_telemetry(false)
+        .with_logger(std::sync::Arc::new(log))
+        .build()
+        .map_err(|e| e.message().to_owned())?;
+    environment.set_log_level(LogLevel::Error);
+    Ok(Runtime { environment, version: version_of(ort::info(), library) })
+}
+
+/// ONNX Runtime reports through our log. A failed load or run is told to whoever asked for it, so its own words
+/// are details here.
+fn log(level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
+    match level {
+        LogLevel::Fatal => tracing::error!(target: "onnxruntime", location, "{message}"),
+        LogLevel::Error | LogLevel::Warning => tracing::debug!(target: "onnxruntime", location, "{message}"),
+        LogLevel::Info | LogLevel::Verbose => tracing::trace!(target: "onnxruntime", location, "{message}"),
+    }
+}
+
+/// The version out of the file's name (`libonnxruntime.so.1.31.1`), else the build's own words.
+fn version_of(info: &str, library: &Path) -> String {
+    let file = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let digits: String = name
+        .trim_end_matches(".dylib")
+        .chars()
+        .skip_while(|c| !c.is_ascii_digit())
+        .take_while(|c| c.is_ascii_digit() || *c == '.')
+        .collect();
+    if digits.is_empty() { info.to_owned() } else { digits }
+}

@@ -1,0 +1,12 @@
+//! Batching: requests wait in a queue, run together, and get their own rows back.
+//!
+//! Always: a request leaves the queue once — in a batch, expired, cancelled or refused; requests of different
+//! shapes never share a batch; with no delay configured nobody waits for company.
+
+mod merge;
+mod queue;
+mod scheduler;
+
+pub use merge::{ShapeKey, merge, split};
+pub use queue::{BatchingPolicy, LevelPolicy, Queue, QueueFull, Taken, TimeoutAction, Waiting};
+pub use scheduler::{Answer, Job, Scheduler, SubmitError};

@@ -1,0 +1,535 @@
+//! The waiting line of one servable.
+//!
+//! Always: an entry leaves once: in a batch, expired, or cancelled. Higher levels go first; within a level, first
+//! in, first out; entries of different shapes never leave together.
+//! Not here: clocks, threads, model execution. `now` is an argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// What happens to an entry whose queue timeout has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeoutAction {
+    /// It is answered with an error and never runs.
+    #[default]
+    Reject,
+    /// It runs once nothing else waits.
+    Delay,
+}
+
+/// Rules of one priority level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelPolicy {
+    /// Entries that may wait at this level; one more is refused at once.
+    pub size_max: usize,
+    /// Queue time after which `timeout_action` applies; `None`: never.
+    pub timeout: Option<Duration>,
+    pub timeout_action: TimeoutAction,
+    /// Whether a request's own timeout may shorten `timeout`. Without a `timeout` it always counts.
+    pub timeout_override: bool,
+}
+
+/// How batches are formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchingPolicy {
+    /// Rows in one batch at the most, ≥ 1.
+    pub rows_max: usize,
+    /// Whether requests may share a batch at all.
+    pub merging: bool,
+    /// How long the oldest entry may wait for company once an instance is free. Zero: not at all.
+    pub delay_max: Duration,
+    /// Batch sizes that are dispatched without waiting, ascending, each ≤ `rows_max`.
+    pub preferred_rows: Vec<usize>,
+    /// One policy per priority level, the highest (1) first; never empty.
+    pub levels: Vec<LevelPolicy>,
+    /// The level, counted from 1, of requests that name none.
+    pub default_level: usize,
+}
+
+/// A queued piece of work as the queue sees it.
+pub trait Waiting {
+    type Key: PartialEq;
+
+    /// Work of different keys never shares a batch.
+    fn key(&self) -> &Self::Key;
+    /// Rows on the batch axis, ≥ 1.
+    fn rows(&self) -> usize;
+    /// Nobody waits for the answer any more.
+    fn cancelled(&self) -> bool;
+    /// The moment after which the answer is of no use.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// The level's limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull {
+    pub size_max: usize,
+}
+
+/// What [`Queue::take`] found.
+#[derive(Debug)]
+pub enum Taken<T> {
+    /// Work to run now, never empty.
+    Batch(Vec<T>),
+    /// Nothing to run before this moment, unless something arrives.
+    WaitUntil(Instant),
+    /// Nothing waits.
+    Empty,
+}
+
+struct Entry<T> {
+    item: T,
+    arrived: Instant,
+    /// Order of arrival over the whole queue.
+    number: u64,
+    /// When `timeout_action` applies.
+    times_out: Option<Instant>,
+}
+
+/// Entries of one shape at one level.
+struct Lane<T>(VecDeque<Entry<T>>);
+
+struct Level<T> {
+    lanes: Vec<Lane<T>>,
+    entries: usize,
+    policy: LevelPolicy,
+}
+
+/// The waiting line. The last level is not configured: it holds entries that timed out with
+/// [`TimeoutAction::Delay`].
+pub struct Queue<T> {
+    policy: BatchingPolicy,
+    levels: Vec<Level<T>>,
+    next_number: u64,
+    entries: usize,
+}
+
+impl<T: Waiting> Queue<T> {
+    pub fn new(policy: BatchingPolicy) -> Self {
+        let delayed = LevelPolicy {
+            size_max: usize::MAX, // Bounded by the levels that feed it.
+            timeout: None,
+            timeout_action: TimeoutAction::Reject,
+            timeout_override: false,
+        };
+        let levels = policy.levels.iter().cloned().chain([delayed]);
+        let levels = levels.map(|policy| Level { lanes: Vec::new(), entries: 0, policy }).collect();
+        Self { policy, levels, next_number: 0, entries: 0 }
+    }
+
+    /// Entries that wait.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Queues `item` at `level`: 1 is the highest; 0 and levels that do not exist mean the default.
+    ///
+    /// `timeout` is the request's own queue timeout. Returns the moment at which the entry is rejected if it still
+    /// waits then. Errors: gives the item back when the level is full.
+    pub fn push(
+        &mut self,
+        item: T,
+        level: u64,
+        timeout: Option<Duration>,
+        now: Instant,
+    ) -> Result<Option<Instant>, (T, QueueFull)> {
+        let configured = 1..=self.policy.levels.len();
+        let level = usize::try_from(level).ok().filter(|level| configured.contains(level));
+        let level = &mut self.levels[level.unwrap_or(self.policy.default_level) - 1];
+        let size_max = level.policy.size_max;
+        if level.entries >= size_max {
+            // What nobody waits for any more gives way first.
+            let dropped = level.drop_cancelled();
+            self.entries -= dropped;
+            if dropped == 0 {
+                return Err((item, QueueFull { size_max }));
+            }
+        }
+        let times_out = level.policy.queue_timeout(timeout).and_then(|t| now.checked_add(t));
+        self.next_number += 1;
+        level.push(Entry { item, arrived: now, number: self.next_number, times_out });
+        self.entries += 1;
+        Ok(times_out.filter(|_| level.policy.timeout_action == TimeoutAction::Reject))
+    }
+
+    /// Takes the next batch for an instance that is free, as of `now`.
+    ///
+    /// Entries whose deadline or timeout has passed are moved to `expired`, which the caller answers; cancelled
+    /// entries are dropped. Cost: one pass over the heads of the lanes, plus the entries that leave.
+    pub fn take(&mut self, now: Instant, expired: &mut Vec<T>) -> Taken<T> {
+        loop {
+            let Some((level, lane)) = self.head() else { return Taken::Empty };
+            if self.shed_head(level, lane, now, expired) {
+                continue;
+            }
+            if let Some(until) = self.wait_for_company(level, lane, now) {
+                return Taken::WaitUntil(until);
+            }
+            let batch = self.collect(level, lane, now, expired);
+            if !batch.is_empty() {
+                return Taken::Batch(batch);
+            }
+        }
+    }
+
+    /// Everything that waits, for refusing it.
+    pub fn drain(&mut self) -> Vec<T> {
+        self.entries = 0;
+        let levels = self.levels.iter_mut();
+        levels
+            .flat_map(|level| {
+                level.entries = 0;
+                level.lanes.drain(..).flat_map(|lane| lane.0).map(|entry| entry.item)
+            })
+            .collect()
+    }
+
+    /// The oldest entry of the highest level that has any, as (level, lane).
+    fn head(&self) -> Option<(usize, usize)> {
+        let level = self.levels.iter().position(|level| level.entries > 0)?;
+        let lanes = self.levels[level].lanes.iter().enumerate();
+        let (lane, _) = lanes.min_by_key(|(_, lane)| lane.0.front().map(|entry| entry.number))?;
+        Some((level, lane))
+    }
+
+    /// Removes the head of a lane when it must not run now. Returns whether it did.
+    fn shed_head(&mut self, level: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> bool {
+        let entry = self.levels[level].lanes[lane].0.front().expect("lanes are never empty");
+        let passed = |moment: Option<Instant>| moment.is_some_and(|m| m <= now);
+        let (cancelled, late, timed_out) =
+            (entry.item.cancelled(), passed(entry.item.deadline()), passed(entry.times_out));
+        if !(cancelled || late || timed_out) {
+            return false;
+        }
+        let mut entry = self.levels[level].pop(lane);
+        if cancelled {
+            self.entries -= 1;
+        } else if timed_out && !late && self.levels[level].policy.timeout_action == TimeoutAction::Delay {
+            entry.times_out = None;
+            self.levels.last_mut().expect("there is always the last level").push(entry);
+        } else {
+            self.entries -= 1;
+            expired.push(entry.item);
+        }
+        true
+    }
+
+    /// The moment until which the batch at this head should wait for company, if it should.
+    fn wait_for_company(&self, level: usize, lane: usize, now: Instant) -> Option<Instant> {
+        if self.policy.delay_max.is_zero() || !self.policy.merging {
+            return None;
+        }
+        let head = self.levels[level].lanes[lane].0.front()?;
+        let until = head.arrived + self.policy.delay_max;
+        let rows = self.rows_in_company(level, lane);
+        let enough = self.policy.preferred_rows.first().copied().unwrap_or(self.policy.rows_max);
+        // An entry that would expire while it waits is not held back.
+        let earliest = [head.times_out, head.item.deadline()].into_iter().flatten().min();
+        let until = earliest.map_or(until, |e| until.min(e));
+        (rows < enough && now < until).then_some(until)
+    }
+
+    /// Rows that could leave with this head: its shape, at its level and below, up to the maximum.
+    fn rows_in_company(&self, level: usize, lane: usize) -> usize {
+        let key = self.levels[level].lanes[lane].0.front().map(|entry| entry.item.key());
+        let mut rows = 0;
+        for level in &self.levels[level..] {
+            let lanes = level.lanes.iter().filter(|lane| lane.0.front().map(|e| e.item.key()) == key);
+            for entry in lanes.flat_map(|lane| &lane.0) {
+                if rows + entry.item.rows() > self.policy.rows_max {
+                    return rows;
+                }
+                rows += entry.item.rows();
+            }
+        }
+        rows
+    }
+
+    /// The size to form out of `rows` that wait: the largest preferred one that can be formed, else everything.
+    fn target_rows(&self, rows: usize) -> usize {
+        let preferred = self.policy.preferred_rows.iter().rev().find(|&&p| p <= rows);
+        preferred.copied().unwrap_or(self.policy.rows_max)
+    }
+
+    fn collect(&mut self, level: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> Vec<T> {
+        let rows_max = match self.policy.merging {
+            true => self.target_rows(self.rows_in_company(level, lane)),
+            false => 0, // The head alone, whatever its size.
+        };
+        let mut batch: Vec<T> = Vec::new();
+        let mut rows = 0;
+        for index in level..self.levels.len() {
+            loop {
+                let lane = match batch.first() {
+                    None => Some(lane),
+                    Some(first) => self.levels[index].lane_of(first.key()),
+                };
+                let Some(lane) = lane else { break };
+                if self.shed_head(index, lane, now, expired) {
+                    if batch.is_empty() {
+                        return batch;
+                    }
+                    continue;
+                }
+                let next =
+                    self.levels[index].lanes[lane].0.front().expect("lanes are never empty").item.rows();
+                if !batch.is_empty() && rows + next > rows_max {
+                    return batch;
+                }
+                rows += next;
+                batch.push(self.levels[index].pop(lane).item);
+                self.entries -= 1;
+            }
+        }
+        batch
+    }
+}
+
+impl<T: Waiting> Level<T> {
+    fn lane_of(&self, key: &T::Key) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.0.front().is_some_and(|entry| entry.item.key() == key))
+    }
+
+    fn push(&mut self, entry: Entry<T>) {
+        self.entries += 1;
+        match self.lane_of(entry.item.key()) {
+            Some(lane) => self.lanes[lane].0.push_back(entry),
+            None => self.lanes.push(Lane(VecDeque::from([entry]))),
+        }
+    }
+
+    /// Removes the head of a lane; an empty lane goes with it.
+    fn pop(&mut self, lane: usize) -> Entry<T> {
+        let entry = self.lanes[lane].0.pop_front().expect("lanes are never empty");
+        if self.lanes[lane].0.is_empty() {
+            self.lanes.swap_remove(lane);
+        }
+        self.entries -= 1;
+        entry
+    }
+
+    fn drop_cancelled(&mut self) -> usize {
+        for lane in &mut self.lanes {
+            lane.0.retain(|entry| !entry.item.cancelled());
+        }
+        self.lanes.retain(|lane| !lane.0.is_empty());
+        let left = self.lanes.iter().map(|lane| lane.0.len()).sum();
+        let dropped = self.entries - left;
+        self.entries = left;
+        dropped
+    }
+}
+
+impl LevelPolicy {
+    /// The queue timeout of a request that asks for `own`.
+    fn queue_timeout(&self, own: Option<Duration>) -> Option<Duration> {
+        match (self.timeout, own) {
+            (None, own) => own,
+            (Some(limit), Some(own)) if self.timeout_override => Some(limit.min(own)),
+            (limit, _) => limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Item {
+        name: &'static str,
+        key: u8,
+        rows: usize,
+        cancelled: bool,
+        deadline: Option<Instant>,
+    }
+
+    impl Waiting for Item {
+        type Key = u8;
+        fn key(&self) -> &u8 {
+            &self.key
+        }
+        fn rows(&self) -> usize {
+            self.rows
+        }
+        fn cancelled(&self) -> bool {
+            self.cancelled
+        }
+        fn deadline(&self) -> Option<Instant> {
+            self.deadline
+        }
+    }
+
+    fn item(name: &'static str) -> Item {
+        Item { name, key: 0, rows: 1, cancelled: false, deadline: None }
+    }
+
+    fn level(size_max: usize) -> LevelPolicy {
+        LevelPolicy { size_max, timeout: None, timeout_action: TimeoutAction::Reject, timeout_override: true }
+    }
+
+    fn policy(rows_max: usize) -> BatchingPolicy {
+        BatchingPolicy {
+            rows_max,
+            merging: true,
+            delay_max: Duration::ZERO,
+            preferred_rows: vec![],
+            levels: vec![level(100)],
+            default_level: 1,
+        }
+    }
+
+    fn names(taken: Taken<Item>) -> Vec<&'static str> {
+        match taken {
+            Taken::Batch(batch) => batch.iter().map(|i| i.name).collect(),
+            Taken::WaitUntil(_) => vec!["(wait)"],
+            Taken::Empty => vec![],
+        }
+    }
+
+    fn drain(queue: &mut Queue<Item>, now: Instant) -> Vec<Vec<&'static str>> {
+        let mut batches = vec![];
+        loop {
+            let batch = names(queue.take(now, &mut vec![]));
+            if batch.is_empty() {
+                return batches;
+            }
+            batches.push(batch);
+        }
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn takes_all_that_waits_up_to_the_maximum() {
+        let now = Instant::now();
+        let mut queue = Queue::new(policy(3));
+        for name in ["a", "b", "c", "d"] {
+            queue.push(item(name), 0, None, now).unwrap();
+        }
+        assert_eq!(drain(&mut queue, now), [vec!["a", "b", "c"], vec!["d"]]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn different_shapes_never_share_a_batch_and_the_oldest_goes_first() {
+        let now = Instant::now();
+        let mut queue = Queue::new(policy(8));
+        for (name, key) in [("a", 1), ("b", 2), ("c", 1), ("d", 2)] {
+            queue.push(Item { key, ..item(name) }, 0, None, now).unwrap();
+        }
+        assert_eq!(drain(&mut queue, now), [["a", "c"], ["b", "d"]]);
+    }
+
+    #[test]
+    fn rows_count_and_order_is_kept() {
+        let now = Instant::now();
+        let mut queue = Queue::new(policy(4));
+        for (name, rows) in [("a", 2), ("b", 3), ("c", 1)] {
+            queue.push(Item { rows, ..item(name) }, 0, None, now).unwrap();
+        }
+        // `c` would fit beside `a`, but may not overtake `b`.
+        assert_eq!(drain(&mut queue, now), [vec!["a"], vec!["b", "c"]]);
+    }
+
+    #[test]
+    fn full_queue_rejects_without_waiting() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { levels: vec![level(1)], ..policy(4) });
+        queue.push(item("a"), 0, None, now).unwrap();
+        let (back, full) = queue.push(item("b"), 0, None, now).unwrap_err();
+        assert_eq!((back.name, full.size_max), ("b", 1));
+    }
+
+    #[test]
+    fn cancelled_entries_give_way_in_a_full_queue() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { levels: vec![level(1)], ..policy(4) });
+        queue.push(Item { cancelled: true, ..item("gone") }, 0, None, now).unwrap();
+        queue.push(item("a"), 0, None, now).unwrap();
+        assert_eq!(drain(&mut queue, now), [["a"]]);
+    }
+
+    #[test]
+    fn expired_and_cancelled_work_never_leaves_in_a_batch() {
+        let now = Instant::now();
+        let mut queue = Queue::new(policy(8));
+        queue.push(Item { deadline: Some(now + MS), ..item("late") }, 0, None, now).unwrap();
+        queue.push(item("a"), 0, None, now).unwrap();
+        queue.push(Item { cancelled: true, ..item("gone") }, 0, None, now).unwrap();
+        queue.push(item("slow"), 0, Some(MS), now).unwrap();
+        let mut expired = vec![];
+        let batch = queue.take(now + MS, &mut expired);
+        assert_eq!(names(batch), ["a"]);
+        assert_eq!(expired.iter().map(|i| i.name).collect::<Vec<_>>(), ["late", "slow"]);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn delayed_entries_run_when_nothing_else_waits() {
+        let now = Instant::now();
+        let delaying = LevelPolicy { timeout: Some(MS), timeout_action: TimeoutAction::Delay, ..level(10) };
+        let mut queue = Queue::new(BatchingPolicy { levels: vec![delaying], ..policy(1) });
+        queue.push(item("late"), 0, None, now).unwrap();
+        queue.push(item("fresh"), 0, None, now + MS).unwrap();
+        assert_eq!(drain(&mut queue, now + MS), [["fresh"], ["late"]]);
+    }
+
+    #[test]
+    fn a_request_may_shorten_the_timeout_only_where_allowed() {
+        let limited = |timeout_override| LevelPolicy { timeout: Some(4 * MS), timeout_override, ..level(1) };
+        assert_eq!(limited(true).queue_timeout(Some(MS)), Some(MS));
+        assert_eq!(limited(true).queue_timeout(Some(9 * MS)), Some(4 * MS));
+        assert_eq!(limited(false).queue_timeout(Some(MS)), Some(4 * MS));
+        assert_eq!(level(1).queue_timeout(Some(MS)), Some(MS));
+    }
+
+    #[test]
+    fn higher_levels_go_first_and_take_lower_ones_along() {
+        let now = Instant::now();
+        let levels = vec![level(10), level(10)];
+        let mut queue = Queue::new(BatchingPolicy { levels, default_level: 2, ..policy(2) });
+        for (name, level) in [("low", 2), ("default", 0), ("beyond", 9), ("high", 1)] {
+            queue.push(item(name), level, None, now).unwrap();
+        }
+        assert_eq!(drain(&mut queue, now), [vec!["high", "low"], vec!["default", "beyond"]]);
+    }
+
+    #[test]
+    fn delay_holds_a_batch_until_it_is_full_or_old() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { delay_max: 5 * MS, ..policy(2) });
+        queue.push(item("a"), 0, None, now).unwrap();
+        assert!(matches!(queue.take(now, &mut vec![]), Taken::WaitUntil(t) if t == now + 5 * MS));
+        queue.push(item("b"), 0, None, now).unwrap();
+        assert_eq!(names(queue.take(now, &mut vec![])), ["a", "b"]);
+        queue.push(item("c"), 0, None, now).unwrap();
+        assert_eq!(names(queue.take(now + 5 * MS, &mut vec![])), ["c"]);
+    }
+
+    #[test]
+    fn preferred_sizes_leave_without_waiting_and_without_more() {
+        let now = Instant::now();
+        let mut queue =
+            Queue::new(BatchingPolicy { delay_max: 5 * MS, preferred_rows: vec![2, 4], ..policy(8) });
+        for name in ["a", "b", "c", "d", "e"] {
+            queue.push(item(name), 0, None, now).unwrap();
+        }
+        assert_eq!(names(queue.take(now, &mut vec![])), ["a", "b", "c", "d"]);
+        assert_eq!(names(queue.take(now, &mut vec![])), ["(wait)"]);
+        assert_eq!(names(queue.take(now + 5 * MS, &mut vec![])), ["e"]);
+    }
+
+    #[test]
+    fn without_merging_each_request_runs_alone() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { merging: false, ..policy(8) });
+        queue.push(item("a"), 0, None, now).unwrap();
+        queue.push(item("b"), 0, None, now).unwrap();
+        assert_eq!(drain(&mut queue, now), [["a"], ["b"]]);
+    }
+}

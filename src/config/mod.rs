@@ -1,0 +1,267 @@
+//! The server's configuration: flags, environment, file, defaults — in that order.
+//!
+//! Always: one list of settings serves all three forms, so that each flag is also a variable and a key; unknown
+//! keys are errors; what [`Config`] holds is valid.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::config::Defaults;
+
+/// Every setting, as it may be written: on the command line, in the environment, in the file.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of models, in Triton's layout: <model>/<version>/model.onnx [default: models]
+    #[arg(long, env = "WEIR_MODELS", value_name = "DIR")]
+    pub models: Option<PathBuf>,
+
+    /// Address for HTTP; port 0 takes any free one [default: 127.0.0.1:8000]
+    #[arg(long, env = "WEIR_HTTP", value_name = "ADDR")]
+    pub http: Option<String>,
+
+    /// Address for gRPC [default: 127.0.0.1:8001]
+    #[arg(long, env = "WEIR_GRPC", value_name = "ADDR")]
+    pub grpc: Option<String>,
+
+    /// Address for Prometheus' metrics [default: 127.0.0.1:8002]
+    #[arg(long, env = "WEIR_METRICS", value_name = "ADDR")]
+    pub metrics: Option<String>,
+
+    /// Name that server metadata tells; some clients' tests insist on `triton` [default: weir]
+    #[arg(long, env = "WEIR_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
+
+    /// Seconds that accepted requests get to finish after SIGTERM; more delays the exit [default: 30]
+    #[arg(long, env = "WEIR_DRAIN_SECONDS", value_name = "SECONDS")]
+    pub drain_seconds: Option<u64>,
+
+    /// Seconds between readiness failing and connections being closed, for load balancers to notice [default: 0]
+    #[arg(long, env = "WEIR_DRAIN_DELAY_SECONDS", value_name = "SECONDS")]
+    pub drain_delay_seconds: Option<u64>,
+
+    /// Threads that serve connections [default: one per core]
+    #[arg(long, env = "WEIR_WORKER_THREADS", value_name = "N")]
+    pub worker_threads: Option<usize>,
+
+    /// Models that are loaded at once; more takes more memory while loading [default: 2]
+    #[arg(long, env = "WEIR_LOAD_THREADS", value_name = "N")]
+    pub load_threads: Option<usize>,
+
+    /// Concurrent session calls of a version on the CPU, where its config has no instance_group [default: one per core, at most 8]
+    #[arg(long, env = "WEIR_INSTANCES", value_name = "N")]
+    pub instances: Option<usize>,
+
+    /// Rows in a batch, for models whose config does not say [default: 32]
+    #[arg(long, env = "WEIR_MAX_BATCH_SIZE", value_name = "N")]
+    pub max_batch_size: Option<usize>,
+
+    /// Requests that may wait for one version, where its config does not say; more is answered 429 [default: 1024]
+    #[arg(long, env = "WEIR_MAX_QUEUE_SIZE", value_name = "N")]
+    pub max_queue_size: Option<usize>,
+
+    /// Requests inside the server at once; each holds its inputs in memory; more is answered 429 [default: 8192]
+    #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
+    pub max_requests_in_flight: Option<usize>,
+
+    /// Bytes of one request, before and after decompression; more is answered 413 [default: 268435456]
+    #[arg(long, env = "WEIR_MAX_MESSAGE_BYTES", value_name = "BYTES")]
+    pub max_message_bytes: Option<usize>,
+
+    /// Streams at once on one HTTP/2 connection [default: 1024]
+    #[arg(long, env = "WEIR_MAX_STREAMS", value_name = "N")]
+    pub max_streams: Option<u32>,
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or module=level [default: info]
+    #[arg(long, env = "WEIR_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How the log is written [default: text]
+    #[arg(long, env = "WEIR_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The configuration, resolved and valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub models: PathBuf,
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub metrics: SocketAddr,
+    pub server_name: String,
+    pub drain: Duration,
+    pub drain_delay: Duration,
+    pub worker_threads: usize,
+    pub load_threads: usize,
+    pub defaults: Defaults,
+    pub requests_in_flight_max: usize,
+    pub message_bytes_max: usize,
+    pub streams_max: u32,
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the config file {path} cannot be read: {reason}")]
+    Unreadable { path: String, reason: std::io::Error },
+    #[error("the config file {path} is wrong: {reason}")]
+    Malformed { path: String, reason: String },
+    #[error("{key} = '{value}' {reason}")]
+    Value { key: &'static str, value: String, reason: String },
+}
+
+impl Settings {
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|reason| ConfigError::Unreadable { path: shown.clone(), reason })?;
+        toml::from_str(&text).map_err(|e| ConfigError::Malformed { path: shown, reason: e.to_string() })
+    }
+
+    /// These settings, with `below` where they say nothing.
+    #[must_use]
+    pub fn or(self, below: Self) -> Self {
+        macro_rules! first {
+            ($($field:ident),*) => { Self { $($field: self.$field.or(below.$field)),* } };
+        }
+        first!(
+            models,
+            http,
+            grpc,
+            metrics,
+            server_name,
+            drain_seconds,
+            drain_delay_seconds,
+            worker_threads,
+            load_threads,
+            instances,
+            max_batch_size,
+            max_queue_size,
+            max_requests_in_flight,
+            max_message_bytes,
+            max_streams,
+            log,
+            log_format
+        )
+    }
+
+    /// Every setting with its default filled in.
+    #[must_use]
+    pub fn with_defaults(self) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let defaults = Defaults::default();
+        self.or(Self {
+            models: Some("models".into()),
+            http: Some("127.0.0.1:8000".to_owned()),
+            grpc: Some("127.0.0.1:8001".to_owned()),
+            metrics: Some("127.0.0.1:8002".to_owned()),
+            server_name: Some("weir".to_owned()),
+            drain_seconds: Some(30),
+            drain_delay_seconds: Some(0),
+            worker_threads: Some(cores),
+            load_threads: Some(2),
+            instances: Some(defaults.instances),
+            max_batch_size: Some(defaults.max_batch_size),
+            max_queue_size: Some(defaults.max_queue_size),
+            max_requests_in_flight: Some(8192),
+            max_message_bytes: Some(256 << 20),
+            max_streams: Some(1024),
+            log: Some("info".to_owned()),
+            log_format: Some(LogFormat::Text),
+        })
+    }
+
+    /// Valid values. Errors: the setting, what it is, and what it must be.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let set = self.with_defaults();
+        let text = |value: Option<String>| value.expect("defaults are filled in");
+        let number =
+            |key, value: Option<usize>, max| at_least_one(key, value.expect("defaults are filled in"), max);
+        let seconds = |value: Option<u64>| Duration::from_secs(value.expect("defaults are filled in"));
+        Ok(Config {
+            http: address("http", &text(set.http))?,
+            grpc: address("grpc", &text(set.grpc))?,
+            metrics: address("metrics", &text(set.metrics))?,
+            server_name: text(set.server_name),
+            drain: seconds(set.drain_seconds),
+            drain_delay: seconds(set.drain_delay_seconds),
+            worker_threads: number("worker_threads", set.worker_threads, 1024)?,
+            load_threads: number("load_threads", set.load_threads, 256)?,
+            defaults: Defaults {
+                instances: number("instances", set.instances, 256)?,
+                max_batch_size: number("max_batch_size", set.max_batch_size, 1 << 20)?,
+                max_queue_size: number("max_queue_size", set.max_queue_size, 1 << 24)?,
+            },
+            requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
+            // Above it, lengths on the wire no longer fit: gRPC and the string format count in 32 bits.
+            message_bytes_max: number("max_message_bytes", set.max_message_bytes, i32::MAX as usize)?,
+            streams_max: number("max_streams", set.max_streams.map(|n| n as usize), 1 << 20)? as u32,
+            models: set.models.expect("defaults are filled in"),
+            log: text(set.log),
+            log_format: set.log_format.expect("defaults are filled in"),
+        })
+    }
+}
+
+fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, ConfigError> {
+    if (1..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::Value { key, value: value.to_string(), reason: format!("must be between 1 and {max}") })
+}
+
+fn address(key: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+    let wrong = |reason: String| ConfigError::Value { key, value: value.to_owned(), reason };
+    value
+        .to_socket_addrs()
+        .map_err(|e| wrong(format!("must be HOST:PORT, such as 127.0.0.1:8000 ({e})")))?
+        .next()
+        .ok_or_else(|| wrong("names no address".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = Settings { http: Some("127.0.0.1:1".into()), ..Settings::default() };
+        let file = toml::from_str("http = \"127.0.0.1:2\"\ngrpc = \"127.0.0.1:3\"").unwrap();
+        let config = flags.or(file).resolve().unwrap();
+        assert_eq!((config.http.port(), config.grpc.port(), config.metrics.port()), (1, 3, 8002));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named() {
+        let error = toml::from_str::<Settings>("htpp = \"x\"").unwrap_err().to_string();
+        assert!(error.contains("htpp"), "{error}");
+        for (settings, part) in [
+            (
+                Settings { http: Some("8000".into()), ..Settings::default() },
+                "http = '8000' must be HOST:PORT",
+            ),
+            (
+                Settings { instances: Some(0), ..Settings::default() },
+                "instances = '0' must be between 1 and 256",
+            ),
+            (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
+        ] {
+            let error = settings.resolve().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

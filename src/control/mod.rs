@@ -1,0 +1,8 @@
+//! Decides what is live and brings it about.
+//!
+//! Always: a version is published only when it is ready to answer; a version that cannot be is published with
+//! its reason. Today what is live is what the repository held at the start.
+
+mod startup;
+
+pub use startup::{Startup, Summary};

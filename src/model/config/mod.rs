@@ -1,0 +1,140 @@
+//! `config.pbtxt`: from text to valid values, and from a model file to the config that was left out.
+//!
+//! Always: every key is honoured, named in a warning as a hint without effect here, or refused by name; none is
+//! ignored silently.
+
+mod complete;
+mod pbtxt;
+mod resolve;
+
+pub use complete::{Completed, complete, may_batch};
+pub use pbtxt::to_json;
+pub use resolve::resolve;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Device, SessionOptions};
+use crate::batch::LevelPolicy;
+use crate::id::{ModelName, Version};
+use crate::proto::inference as pb;
+use crate::tensor::DataType;
+
+/// Values for what a config leaves open; the server's configuration sets them.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Rows in a batch of a model whose config does not say and that was proved to batch.
+    pub max_batch_size: usize,
+    /// Requests that may wait for one version where the config does not say, or says 0.
+    pub max_queue_size: usize,
+    /// Concurrent session calls of a version on the CPU where the config has no `instance_group`.
+    pub instances: usize,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { max_batch_size: 32, max_queue_size: 1024, instances: cores.min(8) }
+    }
+}
+
+/// Which versions of a model are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The highest so many numbers.
+    Latest(usize),
+    All,
+    Specific(Vec<Version>),
+}
+
+/// Instances on one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceGroup {
+    pub device: Device,
+    pub count: usize,
+}
+
+/// An input or output that the config names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorConfig {
+    pub name: String,
+    pub datatype: DataType,
+    /// Without the batch axis; −1 is open.
+    pub dims: Vec<i64>,
+    pub reshape: Option<Vec<i64>>,
+    pub optional: bool,
+    pub labels: Arc<[String]>,
+}
+
+/// `dynamic_batching`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DynamicBatching {
+    pub delay_max: Duration,
+    /// Ascending.
+    pub preferred_rows: Vec<usize>,
+    pub levels: Vec<LevelPolicy>,
+    pub default_level: usize,
+}
+
+/// What fills an input of a warm-up run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WarmupData {
+    Zero,
+    Random,
+    /// Raw bytes, as in a binary request.
+    File(Vec<u8>),
+}
+
+/// One input of a warm-up run; `dims` without the batch axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmupInput {
+    pub name: String,
+    pub datatype: DataType,
+    pub dims: Vec<i64>,
+    pub data: WarmupData,
+}
+
+/// One entry of `model_warmup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmupSample {
+    pub name: String,
+    pub rows: usize,
+    pub count: usize,
+    pub inputs: Vec<WarmupInput>,
+}
+
+/// A model's config, resolved to valid values.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// `None`: the config says nothing of batches or tensors, so the model file decides.
+    pub max_batch_size: Option<usize>,
+    pub inputs: Vec<TensorConfig>,
+    pub outputs: Vec<TensorConfig>,
+    /// `None`: requests are not merged, unless `max_batch_size` is `None` too and the proof succeeds.
+    pub dynamic_batching: Option<DynamicBatching>,
+    pub instances: Vec<InstanceGroup>,
+    pub version_policy: VersionPolicy,
+    pub session: SessionOptions,
+    pub warmup: Vec<WarmupSample>,
+    /// The model file's name inside a version's folder.
+    pub file_name: String,
+    /// Keys that were accepted and have no effect here.
+    pub hints: Vec<String>,
+    /// Values for what is left open.
+    pub defaults: Defaults,
+    /// The text as it was parsed, completed when the model is loaded.
+    pub source: pb::ModelConfig,
+}
+
+/// Reads the config of the model in `folder`; a model without one gets the defaults.
+///
+/// Errors: what is wrong, with the key's name.
+pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
+    let text = match std::fs::read_to_string(folder.join("config.pbtxt")) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(format!("config.pbtxt cannot be read: {}", e.kind())),
+    };
+    resolve(&pbtxt::parse(&text)?, name, folder, defaults)
+}

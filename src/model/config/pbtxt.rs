@@ -1,0 +1,164 @@
+//! Protobuf text to and from the message that it describes.
+
+use std::sync::OnceLock;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+
+use crate::proto::{DESCRIPTORS, inference as pb};
+
+/// The descriptor of `inference.ModelConfig`.
+pub fn descriptor() -> MessageDescriptor {
+    static DESCRIPTOR: OnceLock<MessageDescriptor> = OnceLock::new();
+    let find = || {
+        let pool = DescriptorPool::decode(DESCRIPTORS).expect("the build wrote valid descriptors");
+        pool.get_message_by_name("inference.ModelConfig").expect("the protocol has a ModelConfig")
+    };
+    DESCRIPTOR.get_or_init(find).clone()
+}
+
+/// Parses a config's text. Errors: the place and the unknown or malformed key.
+pub fn parse(text: &str) -> Result<DynamicMessage, String> {
+    DynamicMessage::parse_text_format(descriptor(), &normalise(text))
+        .map_err(|e| format!("config.pbtxt: {e}"))
+}
+
+/// A config as JSON, with the names and the defaults that Triton's clients read.
+pub fn to_json(config: &pb::ModelConfig) -> serde_json::Value {
+    let mut message = DynamicMessage::new(descriptor());
+    message.transcode_from(config).expect("the message is of that type");
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .skip_default_fields(false)
+        .stringify_64_bit_integers(false);
+    message.serialize_with_options(serde_json::value::Serializer, &options).expect("a config is plain JSON")
+}
+
+/// Puts two habits of hand-written configs into the form that the parser reads: `input [ … ]` without the colon,
+/// and a comma before a closing bracket. Strings and comments stay as they are, and so do positions by line.
+fn normalise(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '#' => {
+                out.push(c);
+                for c in characters.by_ref() {
+                    out.push(c);
+                    if c == '\n' {
+                        break;
+                    }
+                }
+                continue;
+            }
+            '"' | '\'' => {
+                out.push(c);
+                let mut escaped = false;
+                for s in characters.by_ref() {
+                    out.push(s);
+                    if escaped {
+                        escaped = false;
+                    } else if s == '\\' {
+                        escaped = true;
+                    } else if s == c {
+                        break;
+                    }
+                }
+                continue;
+            }
+            '[' => {
+                if significant_end(&out).is_some_and(|(_, last)| last.is_ascii_alphanumeric() || last == '_')
+                {
+                    out.push(':');
+                }
+            }
+            ']' | '}' => {
+                if let Some((at, ',')) = significant_end(&out) {
+                    out.replace_range(at..at + 1, " ");
+                }
+            }
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The last character that is neither white space nor part of a comment, with its place.
+fn significant_end(text: &str) -> Option<(usize, char)> {
+    let mut end = text.len();
+    loop {
+        let trimmed = text[..end].trim_end();
+        let line = trimmed.rfind('\n').map_or(0, |i| i + 1);
+        match comment_start(&trimmed[line..]) {
+            Some(start) => end = line + start,
+            None => return trimmed.char_indices().next_back(),
+        }
+    }
+}
+
+/// Where a comment starts in one line.
+fn comment_start(line: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut escaped = false;
+    for (i, c) in line.char_indices() {
+        match (quote, c) {
+            (None, '#') => return Some(i),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(q), c) if c == q => quote = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> pb::ModelConfig {
+        parse(text).unwrap_or_else(|e| panic!("{e}")).transcode_to().unwrap()
+    }
+
+    #[test]
+    fn tritons_usual_style_is_read() {
+        let config = config(
+            r#"
+            name: "a [ b ,] # c"   # input [ x ],
+            max_batch_size: 8
+            input [
+              { name: "X" data_type: TYPE_FP32 dims: [ 3, -1 ], }, # trailing comma
+              {
+                name: 'Y', data_type: TYPE_STRING
+                dims [ 1 ]
+              },
+            ]
+            instance_group [{ count: 2 kind: KIND_CPU }]
+            parameters { key: "intra_op_thread_count" value: { string_value: "2" } }
+            dynamic_batching { preferred_batch_size: [ 2, 4 ] }
+            "#,
+        );
+        assert_eq!(config.name, "a [ b ,] # c");
+        assert_eq!(config.input.len(), 2);
+        assert_eq!(config.input[0].dims, [3, -1]);
+        assert_eq!(config.input[1].dims, [1]);
+        assert_eq!(config.instance_group[0].count, 2);
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        assert!(parse("max_batchsize: 8").unwrap_err().contains("max_batchsize"));
+        assert!(parse("max_batch_size: \"eight\"").is_err());
+        assert!(parse("input [ { name: \"x\" ").is_err());
+    }
+
+    #[test]
+    fn json_has_tritons_names_and_plain_numbers() {
+        let json = to_json(&config("name: \"m\" input { name: \"x\" data_type: TYPE_INT64 dims: 4 }"));
+        assert_eq!(json["max_batch_size"], 0);
+        assert_eq!(json["input"][0]["dims"], serde_json::json!([4]));
+        assert_eq!(json["input"][0]["data_type"], "TYPE_INT64");
+        assert_eq!(json["input"][0]["is_shape_tensor"], false);
+    }
+}

@@ -1,0 +1,141 @@
+//! From a folder to a servable: read, check against the config, prove, warm up, start.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::config::{Completed, ModelConfig, complete, may_batch};
+use super::prove::proves_to_batch;
+use super::repository::Candidate;
+use super::servable::{Parts, Servable};
+use super::warmup;
+use crate::backend::{Device, Loader, Session};
+use crate::batch::Scheduler;
+use crate::event::{EventSink, ServableProfile};
+use crate::id::{ServableId, Version};
+
+/// What to load and with what.
+pub struct LoadRequest<'a> {
+    pub candidate: &'a Candidate,
+    pub version: Version,
+    pub loader: &'a dyn Loader,
+    pub sink: &'a dyn EventSink,
+}
+
+/// Makes a version ready. Blocks for as long as that takes.
+///
+/// Errors: why it cannot be served, fit for a client's eyes. Nothing of a failed load stays behind.
+pub fn load(request: &LoadRequest<'_>) -> Result<Servable, String> {
+    let candidate = request.candidate;
+    let config = candidate.config.as_ref().map_err(Clone::clone)?;
+    let id = ServableId { model: candidate.name.clone(), version: request.version };
+    for hint in &config.hints {
+        tracing::warn!(model = %id, "config.pbtxt: {hint} has no effect here");
+    }
+    let artefact = candidate.artefact(request.version, &config.file_name)?;
+    let digest =
+        digest(&artefact.file).map_err(|e| format!("the model file cannot be read: {}", e.kind()))?;
+    let instances = instances(config, |device| {
+        request.loader.load(&artefact, device, &config.session).map_err(|e| e.to_string())
+    })?;
+    let session = instances.first().ok_or("the config asks for no instance")?;
+    let completed = completed(&id, config, &**session)?;
+    warm_up(&id, config, &completed, &instances)?;
+    let signature = Arc::new(completed.signature.clone());
+    let in_signature = |graph: &[usize]| {
+        graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
+    };
+    let profile = ServableProfile {
+        signature: Arc::clone(&signature),
+        class_scores: in_signature(&session.graph().class_scores),
+        class_labels: in_signature(&session.graph().class_labels),
+    };
+    let sink = request.sink.servable(&id, &profile);
+    let graph_input_count = session.graph().inputs.len();
+    let scheduler =
+        Scheduler::start(&thread_name(&id), instances, completed.batching.clone(), Arc::clone(&sink))
+            .map_err(|e| format!("its threads cannot be started: {e}"))?;
+    Ok(Servable::new(Parts { id, signature, completed, graph_input_count, digest, sink, scheduler }))
+}
+
+/// One entry per instance: the same CPU session as often as it may be called at once, a session each otherwise.
+fn instances(
+    config: &ModelConfig,
+    load: impl Fn(&Device) -> Result<Arc<dyn Session>, String>,
+) -> Result<Vec<Arc<dyn Session>>, String> {
+    let mut instances: Vec<Arc<dyn Session>> = Vec::new();
+    let mut shared: Option<Arc<dyn Session>> = None;
+    for group in &config.instances {
+        for _ in 0..group.count {
+            let session = match &shared {
+                Some(session) if group.device == Device::Cpu => Arc::clone(session),
+                _ => load(&group.device)?,
+            };
+            if group.device == Device::Cpu && session.concurrent() {
+                shared = Some(Arc::clone(&session));
+            }
+            instances.push(session);
+        }
+    }
+    Ok(instances)
+}
+
+fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Result<Completed, String> {
+    let graph = session.graph();
+    let proved = config.max_batch_size.is_none() && may_batch(graph) && {
+        match proves_to_batch(session) {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::info!(model = %id, "requests are not batched: {reason}");
+                false
+            }
+        }
+    };
+    let mut completed = complete(config, graph, proved)?;
+    completed.shown.name = id.model.to_string();
+    Ok(completed)
+}
+
+fn warm_up(
+    id: &ServableId,
+    config: &ModelConfig,
+    completed: &Completed,
+    instances: &[Arc<dyn Session>],
+) -> Result<(), String> {
+    let mut warmed: Vec<*const ()> = Vec::new();
+    for session in instances {
+        let address = Arc::as_ptr(session).cast::<()>();
+        if warmed.contains(&address) {
+            continue;
+        }
+        warmed.push(address);
+        warmup::run_samples(&**session, completed, &config.warmup)?;
+        if config.warmup.is_empty()
+            && let Err(reason) = warmup::run_default(&**session, completed)
+        {
+            tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
+        }
+    }
+    Ok(())
+}
+
+/// Threads' names are cut at 15 characters by the kernel.
+fn thread_name(id: &ServableId) -> String {
+    let model: String = id.model.as_str().chars().take(10).collect();
+    format!("{model}/{}", id.version)
+}
+
+fn digest(file: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(file)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,154 @@
+//! A version that is loaded, warmed and ready to run, and the states around that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::config::Completed;
+use crate::batch::{Answer, Job, Scheduler, ShapeKey, SubmitError};
+use crate::event::ServableSink;
+use crate::id::ServableId;
+use crate::infer::{Limits, TensorRow};
+use crate::proto::inference as pb;
+use crate::tensor::Signature;
+
+/// Where a version stands.
+#[derive(Clone)]
+pub enum VersionState {
+    Loading,
+    Ready(Arc<Servable>),
+    Unloading,
+    Unavailable { reason: String },
+}
+
+/// A version that answers.
+pub struct Servable {
+    id: ServableId,
+    signature: Arc<Signature>,
+    graph_inputs: Vec<usize>,
+    graph_outputs: Vec<usize>,
+    graph_input_count: usize,
+    config: pb::ModelConfig,
+    digest: String,
+    sink: Arc<dyn ServableSink>,
+    scheduler: Scheduler,
+}
+
+/// What a [`Servable`] is made of.
+pub struct Parts {
+    pub id: ServableId,
+    pub signature: Arc<Signature>,
+    pub completed: Completed,
+    pub graph_input_count: usize,
+    pub digest: String,
+    pub sink: Arc<dyn ServableSink>,
+    pub scheduler: Scheduler,
+}
+
+/// A queued request, as whoever waits for it sees it.
+pub struct Submitted {
+    /// Dropping it cancels the request.
+    pub answer: oneshot::Receiver<Answer>,
+    /// The request is rejected at this moment if it still waits.
+    pub rejected_at: Option<Instant>,
+    picked: Arc<AtomicBool>,
+}
+
+impl Submitted {
+    /// Whether the request has left the queue for a session.
+    pub fn picked(&self) -> bool {
+        self.picked.load(Ordering::Relaxed)
+    }
+}
+
+impl Servable {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            id: parts.id,
+            signature: parts.signature,
+            graph_inputs: parts.completed.graph_inputs,
+            graph_outputs: parts.completed.graph_outputs,
+            graph_input_count: parts.graph_input_count,
+            config: parts.completed.shown,
+            digest: parts.digest,
+            sink: parts.sink,
+            scheduler: parts.scheduler,
+        }
+    }
+
+    pub fn id(&self) -> &ServableId {
+        &self.id
+    }
+
+    pub fn signature(&self) -> &Arc<Signature> {
+        &self.signature
+    }
+
+    /// The config as clients are shown it.
+    pub fn config(&self) -> &pb::ModelConfig {
+        &self.config
+    }
+
+    /// sha256 of the model file, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Who hears of this servable's requests.
+    pub fn sink(&self) -> &Arc<dyn ServableSink> {
+        &self.sink
+    }
+
+    /// Requests that wait.
+    pub fn queue_depth(&self) -> usize {
+        self.scheduler.depth()
+    }
+
+    /// Queues a request whose tensors are checked and have the model's own shapes.
+    ///
+    /// `inputs` and `outputs` are in the order of the signature. The answer has the outputs asked for, in
+    /// ascending order.
+    pub fn submit(
+        &self,
+        inputs: TensorRow,
+        outputs: &[usize],
+        rows: usize,
+        limits: Limits,
+        arrived: Instant,
+    ) -> Result<Submitted, SubmitError> {
+        let key = ShapeKey::of(&inputs, self.signature.batched());
+        let (reply, answer) = oneshot::channel();
+        let mut outputs: SmallVec<[usize; 4]> = outputs.iter().map(|&i| self.graph_outputs[i]).collect();
+        outputs.sort_unstable();
+        let inputs = self.in_graph_order(inputs);
+        let picked = Arc::new(AtomicBool::new(false));
+        let job = Job { inputs, outputs, rows, limits, arrived, key, picked: Arc::clone(&picked), reply };
+        let rejected_at = self.scheduler.submit(job)?;
+        Ok(Submitted { answer, rejected_at, picked })
+    }
+
+    /// The signature leaves out optional inputs that the config does not name; the graph has them.
+    fn in_graph_order(&self, inputs: TensorRow) -> TensorRow {
+        if self.graph_inputs.len() == self.graph_input_count {
+            return inputs;
+        }
+        let mut row: TensorRow = SmallVec::from_elem(None, self.graph_input_count);
+        for (input, &index) in inputs.into_iter().zip(&self.graph_inputs) {
+            row[index] = input;
+        }
+        row
+    }
+
+    /// Takes no more requests; what waits is still answered.
+    pub fn close(&self) {
+        self.scheduler.close();
+    }
+
+    /// Waits until everything that waited is answered. Call [`Self::close`] first. Blocks.
+    pub fn join(&self) {
+        self.scheduler.join();
+    }
+}

@@ -1,0 +1,18 @@
+//! The path of a request, from the wire's edge to the answer.
+//!
+//! Always: one request sees one snapshot; it is counted once when it arrives and once when it ends, whatever
+//! happens between. Nothing here waits for anything but the model.
+
+mod admission;
+mod check;
+mod classification;
+mod pipeline;
+mod readiness;
+mod receipt;
+mod snapshot;
+
+pub use admission::Admission;
+pub use pipeline::Pipeline;
+pub use readiness::{Phase, Readiness};
+pub use receipt::Receipt;
+pub use snapshot::{ModelEntry, Snapshot, Table};

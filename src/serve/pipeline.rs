@@ -1,0 +1,162 @@
+//! A prediction, top to bottom.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+use tokio::time::timeout_at;
+
+use super::admission::Admission;
+use super::check::{Checked, check};
+use super::classification::classify;
+use super::receipt::Receipt;
+use super::snapshot::{Snapshot, Table};
+use crate::batch::{Answer, SubmitError};
+use crate::error::{ErrorKind, ServeError};
+use crate::event::{EventSink, Protocol};
+use crate::infer::{InferRequest, InferResponse, Limits, OutputTensor};
+use crate::model::{Servable, Submitted};
+use crate::tensor::{Tensor, TensorSpec};
+
+/// Answers requests out of the current snapshot.
+#[derive(Clone)]
+pub struct Pipeline {
+    table: Arc<Table>,
+    admission: Admission,
+    sink: Arc<dyn EventSink>,
+}
+
+impl Pipeline {
+    pub fn new(table: Arc<Table>, admission: Admission, sink: Arc<dyn EventSink>) -> Self {
+        Self { table, admission, sink }
+    }
+
+    /// The table as of now, for questions about models.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.table.snapshot()
+    }
+
+    /// Opens the account of a request that has arrived. Every way in does this first.
+    pub fn receive(&self, protocol: Protocol) -> Receipt {
+        Receipt::open(Arc::clone(&self.sink), protocol)
+    }
+
+    /// Answers a request. The caller closes the receipt when the answer is written.
+    ///
+    /// Errors: every [`ErrorKind`] but those of the wire. Dropping the future cancels the request: if it still
+    /// waits, it never reaches a session.
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        receipt: &mut Receipt,
+    ) -> Result<InferResponse, ServeError> {
+        let _permit = self.admission.admit()?;
+        let snapshot = self.table.snapshot();
+        let servable = Arc::clone(snapshot.decide(&request.model, request.version)?);
+        drop(snapshot);
+        receipt.routed(&servable);
+        let Checked { inputs, rows, outputs } =
+            check(servable.signature(), servable.id().model.as_str(), request.inputs, &request.outputs)?;
+        receipt.counted(rows);
+        let asked: SmallVec<[usize; 4]> = outputs.iter().map(|(index, _)| *index).collect();
+        let submitted = servable
+            .submit(inputs, &asked, rows, request.limits, receipt.arrived())
+            .map_err(|refusal| refused(&servable, refusal))?;
+        let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
+        let mut ascending = asked;
+        ascending.sort_unstable();
+        receipt.predicted(ascending.iter().copied().zip(tensors.iter().cloned()), timings);
+        respond(&servable, &outputs, &ascending, &tensors)
+    }
+}
+
+fn refused(servable: &Servable, refusal: SubmitError) -> ServeError {
+    let model = &servable.id().model;
+    match refusal {
+        SubmitError::Full { size_max } => ServeError::new(
+            ErrorKind::Overloaded,
+            format!("Exceeds maximum queue size ({size_max}) of model '{model}'; try again later"),
+        ),
+        SubmitError::Closed => ServeError::new(
+            ErrorKind::Unavailable,
+            format!("Request for unknown model: '{model}' is not at ready state"),
+        ),
+    }
+}
+
+/// Waits for the answer no longer than the request may wait.
+///
+/// A deadline ends the wait wherever the request is; the queue's timeout only while it still waits for a session.
+async fn answer_in_time(submitted: Submitted, limits: Limits) -> Answer {
+    let expired = || Err(ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired"));
+    let mut submitted = submitted;
+    if let Some(rejected_at) =
+        submitted.rejected_at.filter(|at| limits.deadline.is_none_or(|deadline| *at < deadline))
+    {
+        match timeout_at(rejected_at.into(), &mut submitted.answer).await {
+            Ok(answer) => return answer.unwrap_or_else(|_| Err(lost())),
+            Err(_) if !submitted.picked() => return expired(),
+            Err(_) => {}
+        }
+    }
+    let answer = match limits.deadline {
+        None => submitted.answer.await,
+        Some(deadline) if deadline <= Instant::now() => return expired(),
+        Some(deadline) => match timeout_at(deadline.into(), submitted.answer).await {
+            Ok(answer) => answer,
+            Err(_) => return expired(),
+        },
+    };
+    answer.unwrap_or_else(|_| Err(lost()))
+}
+
+/// The scheduler answers every job that it took; this is the sentence for the day it does not.
+fn lost() -> ServeError {
+    ServeError::internal("the request was lost inside the server")
+}
+
+/// Puts the session's tensors, which stand in the order of `ascending`, into the client's order and form.
+fn respond(
+    servable: &Servable,
+    outputs: &[(usize, usize)],
+    ascending: &[usize],
+    tensors: &[Tensor],
+) -> Result<InferResponse, ServeError> {
+    let signature = servable.signature();
+    let answer = |&(index, classes): &(usize, usize)| {
+        let spec = &signature.outputs[index];
+        let position = ascending.binary_search(&index).expect("both lists name the same outputs");
+        let tensor = tensors
+            .get(position)
+            .ok_or_else(|| ServeError::internal(format!("the model gave no output '{}'", spec.name)))?;
+        let tensor = client_form(spec, tensor, signature.batched())?;
+        let tensor = match classes {
+            0 => tensor,
+            classes => classify(&tensor, classes, &spec.labels, signature.batched())?,
+        };
+        Ok(OutputTensor { name: Arc::clone(&spec.name), tensor })
+    };
+    let outputs = outputs.iter().map(answer).collect::<Result<Vec<_>, ServeError>>()?;
+    Ok(InferResponse { servable: servable.id().clone(), outputs })
+}
+
+/// An output in the shape that clients expect: the model's own, unless the config reshapes it.
+fn client_form(spec: &TensorSpec, tensor: &Tensor, batched: bool) -> Result<Tensor, ServeError> {
+    if spec.reshape.is_none() {
+        return Ok(tensor.clone());
+    }
+    let dims = tensor.shape().dims();
+    let (batch, own) = match batched {
+        true => dims.split_first().map_or((None, dims), |(first, rest)| (Some(*first), rest)),
+        false => (None, dims),
+    };
+    let shape =
+        spec.client_dims(own).map(|own| batch.map_or_else(|| own.clone(), |batch| own.prepend(batch)));
+    shape.and_then(|shape| tensor.with_shape(shape)).ok_or_else(|| {
+        ServeError::internal(format!(
+            "output '{}' came with shape {}, which its reshape cannot take",
+            spec.name,
+            tensor.shape()
+        ))
+    })
+}

@@ -1,0 +1,98 @@
+//! The account of one request: opened when it arrives, closed once, by an answer, an error, or its own end.
+//!
+//! Always (INV-08): each receipt tells exactly one outcome. One that is dropped open tells that its client went
+//! away: that is the only way in which a request ends without an answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::error::ServeError;
+use crate::event::{EventSink, InferEvent, Outcome, Protocol};
+use crate::infer::Timings;
+use crate::model::Servable;
+use crate::tensor::Tensor;
+
+/// Follows a request from its arrival.
+pub struct Receipt {
+    sink: Arc<dyn EventSink>,
+    servable: Option<Arc<Servable>>,
+    arrived: Instant,
+    rows: usize,
+    timings: Timings,
+    /// Position in the signature and the model's own tensor.
+    predicted: SmallVec<[(usize, Tensor); 4]>,
+    closed: bool,
+}
+
+impl Receipt {
+    /// Counts the request as received.
+    pub fn open(sink: Arc<dyn EventSink>, protocol: Protocol) -> Self {
+        sink.received(protocol);
+        Self {
+            sink,
+            servable: None,
+            arrived: Instant::now(),
+            rows: 1,
+            timings: Timings::default(),
+            predicted: SmallVec::new(),
+            closed: false,
+        }
+    }
+
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// The request was routed: what follows is told of this servable.
+    pub fn routed(&mut self, servable: &Arc<Servable>) {
+        self.servable = Some(Arc::clone(servable));
+    }
+
+    pub fn counted(&mut self, rows: usize) {
+        self.rows = rows;
+    }
+
+    /// The model answered.
+    pub fn predicted(&mut self, outputs: impl Iterator<Item = (usize, Tensor)>, timings: Timings) {
+        self.predicted = outputs.collect();
+        self.timings = timings;
+    }
+
+    /// How long it took to write the answer in the protocol's form.
+    pub fn encoded(&mut self, took: Duration) {
+        self.timings.encode = took;
+    }
+
+    /// Closes with a prediction.
+    pub fn answered(mut self) {
+        self.close(Outcome::Ok);
+    }
+
+    /// Closes with an error.
+    pub fn refused(mut self, error: &ServeError) {
+        self.close(error.kind().into());
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        self.closed = true;
+        self.timings.total = self.arrived.elapsed();
+        match &self.servable {
+            None => self.sink.stray(outcome),
+            Some(servable) => {
+                let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
+                let event = InferEvent { outcome, timings: self.timings, rows: self.rows, predicted };
+                servable.sink().infer(&event);
+            }
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.close(Outcome::Cancelled);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Tensors as they travel: a data type, a shape and packed little-endian bytes.
+//!
+//! Always: a [`Tensor`]'s bytes hold exactly as many elements as its shape says. Strings are packed as on the
+//! wire: a u32 length, then the bytes, for each element; so one representation serves all thirteen types, and
+//! joining tensors along the first axis is joining their bytes.
+
+mod datatype;
+mod shape;
+mod signature;
+pub mod strings;
+
+pub use datatype::DataType;
+pub use shape::Shape;
+pub use signature::{ANY, Signature, TensorSpec, format_dims};
+
+use bytes::Bytes;
+
+/// Why bytes are not a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    #[error("shape {shape} has more elements than can be addressed")]
+    TooManyElements { shape: Shape },
+    #[error("byte size mismatch: shape {shape} of {datatype} needs {expected} bytes, got {actual}")]
+    ByteSize { shape: Shape, datatype: DataType, expected: usize, actual: usize },
+    #[error("{0}")]
+    Strings(#[from] strings::StringsError),
+}
+
+/// An immutable tensor. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    datatype: DataType,
+    shape: Shape,
+    data: Bytes,
+}
+
+impl Tensor {
+    /// Checks that `data` holds exactly `shape`'s elements of `datatype`. Cost: none for fixed-size types, one
+    /// pass over the length prefixes for strings; never a copy.
+    pub fn new(datatype: DataType, shape: Shape, data: Bytes) -> Result<Self, TensorError> {
+        let elements =
+            shape.elements().ok_or_else(|| TensorError::TooManyElements { shape: shape.clone() })?;
+        match datatype.size() {
+            Some(size) => {
+                let expected = elements
+                    .checked_mul(size)
+                    .ok_or_else(|| TensorError::TooManyElements { shape: shape.clone() })?;
+                if data.len() != expected {
+                    return Err(TensorError::ByteSize { shape, datatype, expected, actual: data.len() });
+                }
+            }
+            None => strings::check(&data, elements)?,
+        }
+        Ok(Self { datatype, shape, data })
+    }
+
+    pub fn datatype(&self) -> DataType {
+        self.datatype
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    pub fn elements(&self) -> usize {
+        self.shape.elements().expect("checked when the tensor was made")
+    }
+
+    /// The same bytes under another shape, or `None` when the element counts differ.
+    pub fn with_shape(&self, shape: Shape) -> Option<Self> {
+        (shape.elements() == Some(self.elements())).then(|| Self {
+            datatype: self.datatype,
+            shape,
+            data: self.data.clone(),
+        })
+    }
+
+    /// Cuts the tensor along its first axis into pieces of `rows[i]` rows.
+    ///
+    /// Returns `None` when the first axis is not the sum of `rows` (a scalar has no axis). Cost: no copy; the
+    /// pieces share the bytes. Strings need one pass over their lengths.
+    pub fn split_rows(&self, rows: &[usize]) -> Option<Vec<Tensor>> {
+        let (&first, rest) = self.shape.dims().split_first()?;
+        if usize::try_from(first).ok()? != rows.iter().sum::<usize>() {
+            return None;
+        }
+        let row_elements = Shape::from_dims(rest.iter().copied())?.elements()?;
+        let mut cuts = strings::Cursor::new(&self.data);
+        let mut start = 0;
+        let pieces = rows.iter().map(|&count| {
+            let end = match self.datatype.size() {
+                Some(size) => start + count * row_elements * size,
+                None => cuts.skip(count * row_elements),
+            };
+            let shape = self.shape.with_first(count as i64);
+            let piece = Tensor { datatype: self.datatype, shape, data: self.data.slice(start..end) };
+            start = end;
+            piece
+        });
+        Some(pieces.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(datatype: DataType, dims: &[i64], data: &[u8]) -> Result<Tensor, TensorError> {
+        let shape = Shape::from_dims(dims.iter().copied()).unwrap();
+        Tensor::new(datatype, shape, Bytes::copy_from_slice(data))
+    }
+
+    #[test]
+    fn bytes_must_match_the_shape() {
+        assert!(tensor(DataType::Fp32, &[2], &[0; 8]).is_ok());
+        assert!(tensor(DataType::Fp32, &[2], &[0; 7]).is_err());
+        assert!(tensor(DataType::Fp32, &[], &[0; 4]).is_ok(), "a scalar is one element");
+        assert!(tensor(DataType::Fp32, &[0, 4], &[]).is_ok(), "an empty axis means no bytes");
+        assert!(tensor(DataType::Int64, &[i64::MAX, 2], &[]).is_err());
+        assert!(tensor(DataType::Int64, &[1 << 61], &[]).is_err());
+    }
+
+    #[test]
+    fn rows_are_cut_without_copying() {
+        let t = tensor(DataType::Int16, &[3, 1], &[1, 0, 2, 0, 3, 0]).unwrap();
+        let parts = t.split_rows(&[1, 0, 2]).unwrap();
+        assert_eq!(parts[0].data().as_ref(), [1, 0]);
+        assert_eq!(parts[1].data().len(), 0);
+        assert_eq!(parts[2].data().as_ref(), [2, 0, 3, 0]);
+        assert_eq!(parts[2].data().as_ptr(), t.data()[2..].as_ptr());
+        assert_eq!(t.split_rows(&[1, 1]), None);
+    }
+
+    #[test]
+    fn rows_of_strings_are_cut_at_elements() {
+        let packed = strings::pack([b"a".as_slice(), b"", b"bcd"]);
+        let t = tensor(DataType::Bytes, &[3], &packed).unwrap();
+        let parts = t.split_rows(&[2, 1]).unwrap();
+        assert_eq!(strings::iter(parts[0].data()).collect::<Vec<_>>(), [b"a".as_slice(), b""]);
+        assert_eq!(strings::iter(parts[1].data()).collect::<Vec<_>>(), [b"bcd".as_slice()]);
+    }
+}

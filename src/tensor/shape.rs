@@ -1,0 +1,68 @@
+//! Concrete shapes: every dimension known and not negative.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+/// A tensor's dimensions, each ≥ 0. A scalar has none. Up to four stay off the heap.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(SmallVec<[i64; 4]>);
+
+impl Shape {
+    /// `None` when a dimension is negative.
+    pub fn from_dims(dims: impl IntoIterator<Item = i64>) -> Option<Self> {
+        let dims: SmallVec<[i64; 4]> = dims.into_iter().collect();
+        dims.iter().all(|&d| d >= 0).then_some(Self(dims))
+    }
+
+    pub fn dims(&self) -> &[i64] {
+        &self.0
+    }
+
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The number of elements, or `None` when it does not fit. One empty axis makes it zero whatever the rest.
+    pub fn elements(&self) -> Option<usize> {
+        if self.0.contains(&0) {
+            return Some(0);
+        }
+        self.0.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
+    }
+
+    /// The same shape with another first dimension. A scalar stays one.
+    pub fn with_first(&self, first: i64) -> Self {
+        let mut dims = self.0.clone();
+        if let Some(d) = dims.first_mut() {
+            *d = first;
+        }
+        Self(dims)
+    }
+
+    /// The shape with the dimension `first` put before it.
+    pub fn prepend(&self, first: i64) -> Self {
+        Self(std::iter::once(first).chain(self.0.iter().copied()).collect())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&super::format_dims(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn element_counts_never_wrap() {
+        let count = |dims: &[i64]| Shape::from_dims(dims.iter().copied()).unwrap().elements();
+        assert_eq!(count(&[]), Some(1));
+        assert_eq!(count(&[3, 4]), Some(12));
+        assert_eq!(count(&[i64::MAX, i64::MAX, 0]), Some(0));
+        assert_eq!(count(&[i64::MAX, 4]), None);
+        assert_eq!(Shape::from_dims([2, -1]), None);
+    }
+}

@@ -1,0 +1,128 @@
+"""A Weir under test: one that the caller started, or one started here on free ports."""
+
+import collections
+import os
+import queue
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+_ADDRESS = re.compile(r"^(http|grpc|metrics)\s+(\S+:\d+)\s*$")
+# Loading a thousand models on a busy machine takes a while; a server that says nothing for this long hangs.
+READY_SECONDS_MAX = 300
+STOP_SECONDS_MAX = 20
+
+
+class Weir:
+    """Where a server listens and which repository it serves."""
+
+    def __init__(self, http, grpc, metrics, models):
+        self.http = http
+        self.grpc = grpc
+        self.metrics = metrics
+        self.models = Path(models)
+
+    @classmethod
+    def of_environment(cls):
+        """The server that the environment names, or None."""
+        if "WEIR_HTTP" not in os.environ:
+            return None
+        return cls(*(os.environ[f"WEIR_{part}"] for part in ("HTTP", "GRPC", "METRICS", "MODELS")))
+
+    def serves(self, models):
+        """Whether every model of that repository is in the one served."""
+        names = (folder.name for folder in Path(models).iterdir() if not folder.name.startswith("."))
+        return all((self.models / name).exists() for name in names)
+
+
+class NotStarted(Exception):
+    """The server ended, or stayed silent, before it was ready. Holds what it wrote to stderr last."""
+
+
+class StartedWeir(Weir):
+    """A server of our own; a context manager that stops it."""
+
+    def __init__(self, models, *arguments):
+        self._process = subprocess.Popen(
+            [_binary(), "serve", "--models", str(models)]
+            + [word for port in ("--http", "--grpc", "--metrics") for word in (port, "127.0.0.1:0")]
+            + list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self._stderr = collections.deque(maxlen=30)
+        lines = queue.Queue()
+        _each_line(self._process.stderr, self._stderr.append)
+        _each_line(self._process.stdout, lines.put, at_end=lambda: lines.put(None))
+        try:
+            addresses = self._until_ready(lines)
+        except BaseException:
+            self.stop()
+            raise
+        super().__init__(addresses["http"], addresses["grpc"], addresses["metrics"], models)
+
+    def _until_ready(self, lines):
+        addresses = {}
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while True:
+            try:
+                line = lines.get(timeout=max(0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                code = self._process.poll()
+                raise NotStarted(f"exit code {code}, {len(addresses)} addresses\n" + "".join(self._stderr))
+            if match := _ADDRESS.match(line):
+                addresses[match[1]] = match[2]
+            elif line.startswith("ready"):
+                return addresses
+
+    @property
+    def running(self):
+        return self._process.poll() is None
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    @property
+    def last_words(self):
+        """The exit code and the end of stderr."""
+        return f"exit code {self._process.poll()}\n" + "".join(self._stderr)
+
+    def stop(self):
+        """SIGTERM, then SIGKILL; gives the exit code."""
+        self._process.terminate()
+        try:
+            return self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def _binary():
+    binary = os.environ.get("WEIR_BIN") or shutil.which("weir")
+    if not binary:
+        raise NotStarted("set WEIR_BIN to the weir binary, or WEIR_HTTP and its siblings to a running server")
+    return binary
+
+
+def _each_line(stream, take, at_end=lambda: None):
+    def read():
+        for line in stream:
+            take(line)
+        at_end()
+
+    threading.Thread(target=read, daemon=True).start()
