@@ -4,7 +4,7 @@
 //! label file that the config gives it. Reading is bounded: at most [`ELEMENTS_MAX`] elements of an answer count.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use half::{bf16, f16};
 use metrics::{Counter, Histogram};
@@ -167,7 +167,8 @@ struct Classes {
     output: String,
     labels: Arc<[String]>,
     series: Arc<dyn Series + Send + Sync>,
-    other: Counter,
+    /// Made when there are too many classes.
+    other: OnceLock<Counter>,
     by_index: Mutex<HashMap<i64, Counter>>,
     by_text: Mutex<HashMap<Vec<u8>, Counter>>,
 }
@@ -178,13 +179,17 @@ impl Classes {
         let known = labels.iter().take(CLASSES_MAX).enumerate();
         let by_index = known.map(|(i, label)| (i as i64, series.class(output, label))).collect();
         Self {
-            other: series.class(output, "other"),
+            other: OnceLock::new(),
             output: output.to_owned(),
             labels,
             series,
             by_index: Mutex::new(by_index),
             by_text: Mutex::default(),
         }
+    }
+
+    fn count_other(&self) {
+        self.other.get_or_init(|| self.series.class(&self.output, "other")).increment(1);
     }
 
     fn count_index(&self, class: usize) {
@@ -216,7 +221,7 @@ impl Classes {
         let full = known.len() >= CLASSES_MAX;
         match known.get(&class) {
             Some(counter) => counter.increment(1),
-            None if full => self.other.increment(1),
+            None if full => self.count_other(),
             None => {
                 let label = usize::try_from(class).ok().and_then(|i| self.labels.get(i));
                 let name = label.cloned().unwrap_or_else(|| class.to_string());
@@ -232,7 +237,7 @@ impl Classes {
         let full = known.len() >= CLASSES_MAX || class.len() > 64;
         match known.get(class) {
             Some(counter) => counter.increment(1),
-            None if full => self.other.increment(1),
+            None if full => self.count_other(),
             None => {
                 let counter = self.series.class(&self.output, &String::from_utf8_lossy(class));
                 counter.increment(1);

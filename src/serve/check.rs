@@ -43,7 +43,7 @@ pub fn check(
         };
         if row[index].is_some() {
             return Err(ServeError::invalid(format!(
-                "inference input '{name}' is given twice for model '{model}'"
+                "input '{name}' already exists in request for model '{model}'"
             )));
         }
         let spec = &signature.inputs[index];
@@ -240,7 +240,7 @@ mod tests {
                 "expected 2 inputs but got 1 inputs for model 'm'. Missing required input(s) ['b']",
             ),
             (vec![named("z", &[1, 2])], "unexpected inference input 'z' for model 'm'"),
-            (vec![named("a", &[1, 2]), named("a", &[1, 2])], "inference input 'a' is given twice"),
+            (vec![named("a", &[1, 2]), named("a", &[1, 2])], "input 'a' already exists in request"),
         ] {
             let message = refused(&s, inputs);
             assert!(message.starts_with(beginning), "{message}");

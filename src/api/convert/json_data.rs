@@ -1,6 +1,6 @@
 //! JSON numbers and strings, straight into a tensor's packed bytes.
 //!
-//! Arrays may be nested or flat; only the order counts. No tree is built.
+//! Arrays may be nested or flat, but not ragged; then only the order counts. No tree is built.
 
 use std::fmt;
 
@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::Deserializer;
 use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
 use crate::tensor::{DataType, strings};
 
@@ -16,7 +17,15 @@ pub fn parse(json: &str, datatype: DataType, elements: usize) -> Result<Bytes, S
     // The text bounds the data: an element takes a character and a comma at least.
     let plausible = elements.min(json.len() / 2 + 1);
     let bytes = BytesMut::with_capacity(plausible * datatype.size().unwrap_or(8));
-    let mut packed = Packed { datatype, expected: elements, count: 0, bytes };
+    let mut packed = Packed {
+        datatype,
+        expected: elements,
+        count: 0,
+        bytes,
+        depth: 0,
+        lengths: SmallVec::new(),
+        element_depth: 0,
+    };
     let mut deserializer = serde_json::Deserializer::from_str(json);
     deserializer.deserialize_seq(ElementsVisitor(&mut packed)).map_err(|e| e.to_string())?;
     if packed.count != elements {
@@ -25,11 +34,19 @@ pub fn parse(json: &str, datatype: DataType, elements: usize) -> Result<Bytes, S
     Ok(packed.bytes.freeze())
 }
 
+const RAGGED: &str = "its data is ragged: nest all of it alike, or not at all";
+
 struct Packed {
     datatype: DataType,
     expected: usize,
     count: usize,
     bytes: BytesMut,
+    /// How many arrays are open.
+    depth: usize,
+    /// Items of an array, by its depth.
+    lengths: SmallVec<[usize; 4]>,
+    /// How many arrays were open around the first element.
+    element_depth: usize,
 }
 
 /// One element, or an array of them.
@@ -57,8 +74,15 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Elements(self.0))?.is_some() {}
-        Ok(())
+        let packed = self.0;
+        packed.depth += 1;
+        let elements_before = packed.count;
+        let mut length = 0;
+        while items.next_element_seed(Elements(packed))?.is_some() {
+            length += 1;
+        }
+        packed.depth -= 1;
+        packed.close_array(length, elements_before)
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
@@ -112,7 +136,30 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
 }
 
 impl Packed {
+    /// Arrays at one depth hold equally many items, and elements stand at one depth.
+    fn close_array<E: de::Error>(&mut self, length: usize, elements_before: usize) -> Result<(), E> {
+        if self.lengths.len() <= self.depth {
+            self.lengths.resize(self.depth + 1, usize::MAX);
+        }
+        let known = &mut self.lengths[self.depth];
+        let own_elements = self.count - elements_before;
+        let consistent = *known == usize::MAX || *known == length;
+        *known = length;
+        // With arrays below, every element is in one of them.
+        let below: usize = self.lengths[self.depth..].iter().filter(|n| **n != usize::MAX).product();
+        if consistent && below == own_elements {
+            return Ok(());
+        }
+        Err(E::custom(RAGGED))
+    }
+
     fn count_one<E: de::Error>(&mut self) -> Result<(), E> {
+        if self.count == 0 {
+            self.element_depth = self.depth;
+        }
+        if self.element_depth != self.depth {
+            return Err(E::custom(RAGGED));
+        }
         self.count += 1;
         if self.count > self.expected {
             return Err(E::custom(format_args!(
@@ -189,7 +236,7 @@ mod tests {
 
     #[test]
     fn nested_and_flat_data_are_the_same() {
-        for json in ["[1,2,3,4]", "[[1,2],[3,4]]", "[[[1]],[2,3],4]"] {
+        for json in ["[1,2,3,4]", "[[1,2],[3,4]]", "[[[1],[2]],[[3],[4]]]", "[[1,2,3,4]]"] {
             check(json, DataType::Int8, 4, &[1, 2, 3, 4]);
         }
         check("[]", DataType::Int8, 0, &[]);
@@ -226,6 +273,9 @@ mod tests {
             ("[2]", DataType::Bool, "neither true nor false"),
             ("[null]", DataType::Int32, "numbers of INT32"),
             ("[1,2]", DataType::Fp32, "its data has more"),
+            ("[[1],[]]", DataType::Fp32, "ragged"),
+            ("[[],1]", DataType::Fp32, "ragged"),
+            ("[[1],[[1]]]", DataType::Fp32, "ragged"),
             ("[]", DataType::Fp32, "its data has 0"),
             ("1", DataType::Fp32, "invalid type"),
             ("{}", DataType::Fp32, "invalid type"),

@@ -108,13 +108,24 @@ async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Res
     let body = match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(_) => return Err(ServeError::new(ErrorKind::Cancelled, "the request's body ended early")),
+        Err(error) => return Err(broken_body(&*error)),
     };
     match coding {
         None => Ok(body),
         Some(coding) => tokio::task::spawn_blocking(move || coding.decode(&body, bytes_max))
             .await
             .unwrap_or_else(|_| Err(ServeError::internal("unpacking the body failed"))),
+    }
+}
+
+/// A body that ended early was given up by its client; any other fault in it is the client's mistake.
+fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
+    let gone = error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled());
+    match gone {
+        true => ServeError::new(ErrorKind::Cancelled, "the request's body ended early"),
+        false => ServeError::invalid("the request's body is malformed"),
     }
 }
 

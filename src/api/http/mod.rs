@@ -93,9 +93,8 @@ async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body>
         Ok(route) => route,
         Err(status) => return failure(status, "no such path"),
     };
-    let allowed = route.resource.method();
     let asked = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    if asked != allowed {
+    if let Some(allowed) = route.resource.method().filter(|allowed| *allowed != asked) {
         return wrong_method(allowed.as_str());
     }
     match respond(gateway, &route, request).await {

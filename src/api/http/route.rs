@@ -23,12 +23,12 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The method that asks for it. What is not offered takes any method that clients use for it: POST stands
-    /// for all of them, since the answer is the same.
-    pub fn method(self) -> &'static Method {
+    /// The method that asks for it; none for what is not offered, which is not offered by any method.
+    pub fn method(self) -> Option<&'static Method> {
         match self {
-            Self::Infer | Self::RepositoryIndex | Self::NotOffered(_) => &Method::POST,
-            _ => &Method::GET,
+            Self::NotOffered(_) => None,
+            Self::Infer | Self::RepositoryIndex => Some(&Method::POST),
+            _ => Some(&Method::GET),
         }
     }
 }
@@ -48,7 +48,7 @@ impl Route {
         let segments: Vec<&str> = path.strip_prefix('/').ok_or(StatusCode::NOT_FOUND)?.split('/').collect();
         let plain = |resource| Ok(Self { resource, model: String::new(), version: None });
         match segments.as_slice() {
-            ["v2"] | ["v2", ""] => plain(Resource::Server),
+            ["v2"] => plain(Resource::Server),
             ["v2", "health", "live"] => plain(Resource::Live),
             ["v2", "health", "ready"] => plain(Resource::Ready),
             ["v2", "models", "stats"] => plain(Resource::AllStatistics),
@@ -61,6 +61,7 @@ impl Route {
             }
             ["v2", "trace", "setting"] => plain(Resource::NotOffered("tracing")),
             ["v2", "logging"] => plain(Resource::NotOffered("log settings")),
+            ["v2", "models", "", ..] => Err(StatusCode::NOT_FOUND),
             ["v2", "models", model, "versions", version, rest @ ..] => {
                 let version = Version::parse(version).ok_or(StatusCode::NOT_FOUND)?;
                 Self::of_model(model, Some(version), rest)
@@ -122,12 +123,9 @@ mod tests {
             "/v2/health",
             "/V2",
             "/v2/models/%ff/infer",
+            "/v2/models//infer",
         ] {
-            if path == "/v2/" {
-                check(path, Resource::Server, "", None);
-            } else {
-                assert_eq!(Route::parse(path), Err(StatusCode::NOT_FOUND), "{path}");
-            }
+            assert_eq!(Route::parse(path), Err(StatusCode::NOT_FOUND), "{path}");
         }
     }
 }

@@ -99,17 +99,19 @@ pub struct Input {
 }
 
 impl Input {
-    /// Cost: no copy for one part that is aligned for its type, one copy otherwise.
+    /// Cost: no copy for one part that is aligned, one copy otherwise.
     pub fn new(api: &OrtApi, input: &BatchInput) -> Result<Self, RunError> {
         match input.datatype.size() {
-            Some(size) => Self::fixed(api, input, size),
+            Some(_) => Self::fixed(api, input),
             None => Self::strings(api, input),
         }
     }
 
-    fn fixed(api: &OrtApi, input: &BatchInput, element_size: usize) -> Result<Self, RunError> {
+    fn fixed(api: &OrtApi, input: &BatchInput) -> Result<Self, RunError> {
+        // Every input starts on a block, borrowed or not: some kernels sum in another order, and so to other last
+        // bits, where data starts elsewhere (seen with ReduceMean), and the same request must get the same answer.
         let (buffer, data, length) = match input.parts.as_slice() {
-            [one] if !one.is_empty() && one.as_ptr().align_offset(element_size) == 0 => {
+            [one] if !one.is_empty() && one.as_ptr().align_offset(align_of::<Block>()) == 0 => {
                 (Buffer::Shared(one.clone()), one.as_ptr(), one.len())
             }
             parts => {
