@@ -173,7 +173,7 @@ fn raw_input(signature: &Signature, model: &str, body: bytes::Bytes) -> Result<I
         None => (1, strings::pack([&*body])),
     };
     let elements = if spec.datatype == DataType::Bytes { 1 } else { data.len() / size };
-    let open_size = if fixed == 0 { 0 } else { elements / fixed };
+    let open_size = elements.checked_div(fixed).unwrap_or(0);
     let dims = spec.dims.iter().map(|&d| if d == ANY { open_size as i64 } else { d });
     let batch = signature.batched().then_some(1);
     let shape = Shape::from_dims(batch.into_iter().chain(dims))

@@ -21,7 +21,7 @@ pub fn classify(
         (true, Some(&rows)) => rows as usize,
         _ => 1,
     };
-    let values = if rows == 0 { 0 } else { tensor.elements() / rows };
+    let values = tensor.elements().checked_div(rows).unwrap_or(0);
     let count = classes.min(values);
     let mut packed = BytesMut::new();
     let data = tensor.data();

@@ -34,7 +34,7 @@ pub fn statistics(items: &[pb::ModelStatistics]) -> Value {
 }
 
 fn item(item: &pb::ModelStatistics) -> Value {
-    let totals = item.inference_stats.clone().unwrap_or_default();
+    let totals = item.inference_stats.unwrap_or_default();
     let batches: Value = item
         .batch_stats
         .iter()

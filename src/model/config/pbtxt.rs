@@ -65,11 +65,10 @@ fn normalise(text: &str) -> String {
                 }
                 continue;
             }
-            '[' => {
-                if significant_end(&out).is_some_and(|(_, last)| last.is_ascii_alphanumeric() || last == '_')
-                {
-                    out.push(':');
-                }
+            '[' if significant_end(&out)
+                .is_some_and(|(_, last)| last.is_ascii_alphanumeric() || last == '_') =>
+            {
+                out.push(':');
             }
             ']' | '}' => {
                 if let Some((at, ',')) = significant_end(&out) {
