@@ -278,3 +278,167 @@ fn answer(job: Job, answer: Answer) {
     // A client that has gone does not want it; that is not an error.
     let _ = job.reply.send(answer);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::FakeSession;
+    use crate::batch::{LevelPolicy, TimeoutAction};
+    use crate::event::InferEvent;
+    use crate::tensor::{DataType, Shape};
+    use std::sync::mpsc;
+
+    /// Remembers the rows and requests of each session call.
+    #[derive(Default)]
+    struct Calls(Mutex<Vec<(usize, usize, bool)>>);
+
+    impl ServableSink for Calls {
+        fn infer(&self, _: &InferEvent<'_>) {}
+        fn batch(&self, event: &BatchEvent) {
+            self.0.lock().unwrap().push((event.requests, event.rows, event.succeeded));
+        }
+    }
+
+    fn policy(size_max: usize) -> BatchingPolicy {
+        BatchingPolicy {
+            rows_max: 8,
+            merging: true,
+            delay_max: Duration::ZERO,
+            preferred_rows: vec![],
+            levels: vec![LevelPolicy {
+                size_max,
+                timeout: None,
+                timeout_action: TimeoutAction::Reject,
+                timeout_override: true,
+            }],
+            default_level: 1,
+        }
+    }
+
+    fn job(values: &[f32], limits: Limits) -> (Job, oneshot::Receiver<Answer>) {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = Shape::from_dims([values.len() as i64, 1]).unwrap();
+        let inputs: TensorRow =
+            [Some(Tensor::new(DataType::Fp32, shape, data.into()).unwrap())].into_iter().collect();
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            key: ShapeKey::of(&inputs, true),
+            inputs,
+            outputs: SmallVec::from_slice(&[0]),
+            rows: values.len(),
+            limits,
+            arrived: Instant::now(),
+            picked: Arc::default(),
+            reply,
+        };
+        (job, answer)
+    }
+
+    /// A scheduler whose session stands still in its first call until it is let go.
+    struct Held {
+        scheduler: Scheduler,
+        calls: Arc<Calls>,
+        entered: mpsc::Receiver<()>,
+        let_go: mpsc::Sender<()>,
+    }
+
+    fn held(size_max: usize) -> Held {
+        let (enter, entered) = mpsc::channel();
+        let (let_go, gate) = mpsc::channel();
+        let gate = Mutex::new(Some(gate));
+        let session = FakeSession::identity(move |inputs| {
+            enter.send(()).unwrap();
+            if let Some(gate) = gate.lock().unwrap().take() {
+                gate.recv().unwrap();
+            }
+            match inputs[0].parts[0].first() {
+                Some(&13) => panic!("thirteen"),
+                _ => Ok(()),
+            }
+        });
+        let calls = Arc::new(Calls::default());
+        let sink: Arc<dyn ServableSink> = Arc::clone(&calls) as _;
+        let scheduler = Scheduler::start("held", vec![Arc::new(session)], policy(size_max), sink).unwrap();
+        Held { scheduler, calls, entered, let_go }
+    }
+
+    fn values(answer: oneshot::Receiver<Answer>) -> Vec<f32> {
+        let (tensors, _) = answer.blocking_recv().unwrap().unwrap();
+        tensors[0].data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn an_instance_that_frees_takes_all_that_waits() {
+        let held = held(10);
+        let (first, first_answer) = job(&[1.0], Limits::default());
+        held.scheduler.submit(first).unwrap();
+        held.entered.recv().unwrap();
+        let answers: Vec<_> = [[2.0, 3.0], [4.0, 5.0]]
+            .iter()
+            .map(|values| {
+                let (job, answer) = job(values, Limits::default());
+                held.scheduler.submit(job).unwrap();
+                answer
+            })
+            .collect();
+        assert_eq!(held.scheduler.depth(), 2);
+        held.let_go.send(()).unwrap();
+        assert_eq!(values(first_answer), [1.0]);
+        assert_eq!(answers.into_iter().map(values).collect::<Vec<_>>(), [[2.0, 3.0], [4.0, 5.0]]);
+        held.scheduler.close();
+        held.scheduler.join();
+        assert_eq!(*held.calls.0.lock().unwrap(), [(1, 1, true), (2, 4, true)]);
+    }
+
+    #[test]
+    fn expired_and_cancelled_work_never_reaches_a_session() {
+        let held = held(10);
+        let (first, first_answer) = job(&[1.0], Limits::default());
+        held.scheduler.submit(first).unwrap();
+        held.entered.recv().unwrap();
+        let (gone, dropped) = job(&[2.0], Limits::default());
+        held.scheduler.submit(gone).unwrap();
+        drop(dropped);
+        let late = Limits { deadline: Some(Instant::now()), ..Limits::default() };
+        let (late, late_answer) = job(&[3.0], late);
+        held.scheduler.submit(late).unwrap();
+        held.let_go.send(()).unwrap();
+        let refused = late_answer.blocking_recv().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(values(first_answer), [1.0]);
+        held.scheduler.close();
+        held.scheduler.join();
+        assert_eq!(*held.calls.0.lock().unwrap(), [(1, 1, true)]);
+    }
+
+    #[test]
+    fn a_panic_fails_its_batch_and_the_next_one_is_served() {
+        let held = held(10);
+        held.let_go.send(()).unwrap();
+        let unlucky = f32::from_le_bytes([13, 0, 0, 0]);
+        let (job_13, answer_13) = job(&[unlucky], Limits::default());
+        held.scheduler.submit(job_13).unwrap();
+        assert_eq!(answer_13.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Internal);
+        let (next, answer) = job(&[2.0], Limits::default());
+        held.scheduler.submit(next).unwrap();
+        assert_eq!(values(answer), [2.0]);
+    }
+
+    #[test]
+    fn a_full_queue_answers_at_once_and_a_closed_one_finishes_what_waits() {
+        let held = held(1);
+        let (first, first_answer) = job(&[1.0], Limits::default());
+        held.scheduler.submit(first).unwrap();
+        held.entered.recv().unwrap();
+        let (second, second_answer) = job(&[2.0], Limits::default());
+        held.scheduler.submit(second).unwrap();
+        let (third, _answer) = job(&[3.0], Limits::default());
+        assert_eq!(held.scheduler.submit(third), Err(SubmitError::Full { size_max: 1 }));
+        held.scheduler.close();
+        let (fourth, _answer) = job(&[4.0], Limits::default());
+        assert_eq!(held.scheduler.submit(fourth), Err(SubmitError::Closed));
+        held.let_go.send(()).unwrap();
+        held.scheduler.join();
+        assert_eq!((values(first_answer), values(second_answer)), (vec![1.0], vec![2.0]));
+    }
+}
