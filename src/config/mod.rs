@@ -15,7 +15,7 @@ use crate::model::config::Defaults;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folder of models, in Triton's layout: <model>/<version>/model.onnx [default: models]
+    /// Folder of models, in Triton's layout: MODEL/VERSION/model.onnx [default: models]
     #[arg(long, env = "WEIR_MODELS", value_name = "DIR")]
     pub models: Option<PathBuf>,
 
