@@ -162,12 +162,15 @@ impl<T: Waiting> Queue<T> {
     /// entries are dropped. Cost: one pass over the heads of the lanes, plus the entries that leave.
     pub fn take(&mut self, now: Instant, expired: &mut Vec<T>) -> Taken<T> {
         loop {
-            let Some((level, lane)) = self.head() else { return Taken::Empty };
+            let Some(level) = self.levels.iter().position(|level| level.entries > 0) else {
+                return Taken::Empty;
+            };
+            let lane = match self.ready_lane(level, now) {
+                Ok(lane) => lane,
+                Err(until) => return Taken::WaitUntil(until),
+            };
             if self.shed_head(level, lane, now, expired) {
                 continue;
-            }
-            if let Some(until) = self.wait_for_company(level, lane, now) {
-                return Taken::WaitUntil(until);
             }
             let batch = self.collect(level, lane, now, expired);
             if !batch.is_empty() {
@@ -188,12 +191,23 @@ impl<T: Waiting> Queue<T> {
             .collect()
     }
 
-    /// The oldest entry of the highest level that has any, as (level, lane).
-    fn head(&self) -> Option<(usize, usize)> {
-        let level = self.levels.iter().position(|level| level.entries > 0)?;
-        let lanes = self.levels[level].lanes.iter().enumerate();
-        let (lane, _) = lanes.min_by_key(|(_, lane)| lane.0.front().map(|entry| entry.number))?;
-        Some((level, lane))
+    /// The lane whose head is the oldest among those that need not wait for company, or the moment when the first
+    /// of them need not.
+    fn ready_lane(&self, level: usize, now: Instant) -> Result<usize, Instant> {
+        let mut ready = None;
+        let mut until = None;
+        for (index, lane) in self.levels[level].lanes.iter().enumerate() {
+            let number = lane.0.front().expect("lanes are never empty").number;
+            match self.wait_for_company(level, index, now) {
+                Some(moment) => until = Some(until.map_or(moment, |u: Instant| u.min(moment))),
+                None if ready.is_none_or(|(oldest, _)| number < oldest) => ready = Some((number, index)),
+                None => {}
+            }
+        }
+        match (ready, until) {
+            (Some((_, lane)), _) => Ok(lane),
+            (None, until) => Err(until.expect("a level with entries has lanes")),
+        }
     }
 
     /// Removes the head of a lane when it must not run now. Returns whether it did.
@@ -509,6 +523,17 @@ mod tests {
         assert_eq!(names(queue.take(now, &mut vec![])), ["a", "b"]);
         queue.push(item("c"), 0, None, now).unwrap();
         assert_eq!(names(queue.take(now + 5 * MS, &mut vec![])), ["c"]);
+    }
+
+    #[test]
+    fn a_full_batch_is_not_held_up_by_another_shape_that_waits() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { delay_max: 5 * MS, ..policy(2) });
+        for (name, key) in [("a", 1), ("b", 2), ("c", 2)] {
+            queue.push(Item { key, ..item(name) }, 0, None, now).unwrap();
+        }
+        assert_eq!(names(queue.take(now, &mut vec![])), ["b", "c"]);
+        assert_eq!(names(queue.take(now, &mut vec![])), ["(wait)"]);
     }
 
     #[test]

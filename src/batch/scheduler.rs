@@ -1,7 +1,7 @@
 //! Runs a servable's queue on its instances.
 //!
-//! Always: one thread per instance, named after the servable; an instance that is free takes what waits. A
-//! failing or panicking session call fails its batch and nothing else. Expired and cancelled work never reaches
+//! Always: one thread per instance, named after the servable, started when there is work for it; an instance that
+//! is free takes what waits. A failing or panicking session call fails its batch and nothing else. Expired and cancelled work never reaches
 //! a session.
 //! Not here: which work goes together (`queue`), how it is joined (`merge`).
 
@@ -71,6 +71,8 @@ struct State {
     closed: bool,
     /// Instances that wait for work.
     idle: usize,
+    /// Sessions of instances whose threads have not been needed yet.
+    unstarted: Vec<Arc<dyn Session>>,
 }
 
 struct Shared {
@@ -90,33 +92,44 @@ impl Shared {
 
 /// Owns the queue and the instance threads of one servable.
 pub struct Scheduler {
+    name: String,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Scheduler {
-    /// Starts one thread per entry of `instances`; a session may stand there several times.
+    /// One instance per entry of `instances`; a session may stand there several times.
+    ///
+    /// The first thread starts now, the others when work finds no instance idle: a thousand models that are asked
+    /// one at a time need a thousand threads, not a thousand times the cores.
     pub fn start(
         name: &str,
         instances: Vec<Arc<dyn Session>>,
         policy: BatchingPolicy,
         sink: Arc<dyn ServableSink>,
     ) -> std::io::Result<Self> {
-        let state = State { queue: Queue::new(policy), closed: false, idle: 0 };
+        let mut unstarted = instances;
+        let first = unstarted.pop();
+        let state = State { queue: Queue::new(policy), closed: false, idle: 0, unstarted };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
             depth: AtomicUsize::new(0),
             sink,
         });
-        let scheduler = Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
-        for session in instances {
-            let shared = Arc::clone(&shared);
-            let thread =
-                std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(&shared, &*session))?;
-            scheduler.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let scheduler = Self { name: name.to_owned(), shared, threads: Mutex::new(Vec::new()) };
+        if let Some(session) = first {
+            scheduler.start_instance(session)?;
         }
         Ok(scheduler)
+    }
+
+    fn start_instance(&self, session: Arc<dyn Session>) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread =
+            std::thread::Builder::new().name(self.name.clone()).spawn(move || serve(&shared, &*session))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
     }
 
     /// Queues a job, or says at once why not. Never blocks for longer than the queue's lock.
@@ -131,7 +144,13 @@ impl Scheduler {
         let pushed = state.queue.push(job, level, timeout, now);
         self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
         let wake = state.idle > 0;
+        let start = if wake || pushed.is_err() { None } else { state.unstarted.pop() };
         drop(state);
+        if let Some(session) = start
+            && let Err(error) = self.start_instance(session)
+        {
+            tracing::warn!("{}: one instance fewer, its thread cannot be started: {error}", self.name);
+        }
         match pushed {
             Ok(rejected_at) => {
                 if wake {

@@ -13,7 +13,7 @@ use crate::api::questions::Gateway;
 use crate::error::ServeError;
 use crate::event::Protocol;
 use crate::proto::inference as pb;
-use crate::serve::Receipt;
+use crate::serve::{Phase, Receipt};
 
 /// The answers of one inference stream.
 pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
@@ -64,7 +64,12 @@ pub fn stream(gateway: Arc<Gateway>, request: Request<Streaming<pb::ModelInferRe
     let real_statuses =
         request.metadata().get("triton_grpc_error").is_some_and(|value| value.as_bytes() == b"true");
     let at_once = gateway.limits.stream_requests_max;
-    let messages = request.into_inner();
+    // An open stream must not hold a drain up: what was asked is answered, no more is read.
+    let mut phases = gateway.readiness.watch();
+    let draining = Box::pin(async move {
+        let _ = phases.wait_for(|phase| *phase == Phase::Draining).await;
+    });
+    let messages = request.into_inner().take_until(draining);
     let answers = messages
         .map(move |message| {
             let gateway = Arc::clone(&gateway);
