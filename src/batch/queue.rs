@@ -179,18 +179,6 @@ impl<T: Waiting> Queue<T> {
         }
     }
 
-    /// Everything that waits, for refusing it.
-    pub fn drain(&mut self) -> Vec<T> {
-        self.entries = 0;
-        let levels = self.levels.iter_mut();
-        levels
-            .flat_map(|level| {
-                level.entries = 0;
-                level.lanes.drain(..).flat_map(|lane| lane.0).map(|entry| entry.item)
-            })
-            .collect()
-    }
-
     /// The lane whose head is the oldest among those that need not wait for company, or the moment when the first
     /// of them need not.
     fn ready_lane(&self, level: usize, now: Instant) -> Result<usize, Instant> {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -94,6 +95,9 @@ fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     outcome
 }
 
+/// Signals that follow the first one within this time are echoes of it.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
 /// Done at the first SIGTERM or interrupt. A second one ends the process at once.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -109,6 +113,13 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         };
         next().await;
         let _ = tell.send(());
+        // `timeout` and some supervisors send a signal to the process and to its group: one wish, heard twice.
+        let _ = tokio::time::timeout(SAME_SIGNAL, async {
+            loop {
+                next().await
+            }
+        })
+        .await;
         next().await;
         eprintln!("weir: a second signal: ending at once");
         std::process::exit(1);

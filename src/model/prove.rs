@@ -6,7 +6,6 @@
 
 use bytes::{Bytes, BytesMut};
 use half::{bf16, f16};
-use smallvec::smallvec;
 
 use crate::backend::{BatchInput, Graph, GraphTensor, Session};
 use crate::tensor::{ANY, DataType, Shape, Tensor, strings};
@@ -180,15 +179,7 @@ fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
 
 /// One input of a trial run with `rows` rows of `data` each.
 pub fn repeated(index: usize, datatype: DataType, shape: &Shape, data: Bytes, rows: usize) -> BatchInput {
-    BatchInput {
-        index,
-        datatype,
-        shape: shape.clone(),
-        parts: std::iter::repeat_n(data, rows).fold(smallvec![], |mut parts, part| {
-            parts.push(part);
-            parts
-        }),
-    }
+    BatchInput { index, datatype, shape: shape.clone(), parts: std::iter::repeat_n(data, rows).collect() }
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ use super::{
 use crate::error::{ServeError, excerpt};
 use crate::infer::{InferRequest, InputTensor, Inputs, Limits, RequestedOutput};
 
-/// A request and what its answer should look like.
+/// What an answer should look like.
 #[derive(Debug)]
-pub struct Parsed {
-    pub request: InferRequest,
+pub struct AnswerForm {
     pub id: Option<String>,
     /// Outputs whose form was said, by name.
     binary: Vec<(String, bool)>,
@@ -24,27 +23,23 @@ pub struct Parsed {
     binary_default: bool,
 }
 
-impl Parsed {
-    /// A request whose body is the tensor itself; the answer is binary too.
-    pub fn raw(model: &str, body: Bytes) -> Self {
-        Self {
-            request: InferRequest {
-                model: model.to_owned(),
-                version: None,
-                inputs: Inputs::Raw(body),
-                outputs: Vec::new(),
-                limits: Limits::default(),
-            },
-            id: None,
-            binary: Vec::new(),
-            binary_default: true,
-        }
-    }
-
+impl AnswerForm {
     /// Whether an output goes behind the JSON.
     pub fn is_binary(&self, output: &str) -> bool {
         self.binary.iter().find(|(name, _)| name == output).map_or(self.binary_default, |(_, binary)| *binary)
     }
+}
+
+/// A request whose body is the tensor itself; the answer is binary too.
+pub fn raw(model: &str, body: Bytes) -> (InferRequest, AnswerForm) {
+    let request = InferRequest {
+        model: model.to_owned(),
+        version: None,
+        inputs: Inputs::Raw(body),
+        outputs: Vec::new(),
+        limits: Limits::default(),
+    };
+    (request, AnswerForm { id: None, binary: Vec::new(), binary_default: true })
 }
 
 #[derive(Deserialize)]
@@ -80,7 +75,11 @@ struct Output<'a> {
 /// Reads a body whose first `json_length` bytes are JSON; the rest are the binary inputs, in order.
 ///
 /// Errors: everything that is wrong with it, named.
-pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, ServeError> {
+pub fn parse(
+    model: &str,
+    body: &Bytes,
+    json_length: usize,
+) -> Result<(InferRequest, AnswerForm), ServeError> {
     if json_length > body.len() {
         return Err(ServeError::invalid(format!(
             "Inference-Header-Content-Length is {json_length}, but the body has {} bytes",
@@ -101,7 +100,7 @@ pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, Se
     }
 }
 
-fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeError> {
+fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<(InferRequest, AnswerForm), ServeError> {
     let mut parameters = RequestParameters::default();
     for (key, value) in present(&body.parameters) {
         if let Some(value) = parameter(value) {
@@ -126,18 +125,19 @@ fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeE
         outputs.push(RequestedOutput { name: output.name.clone().into_owned(), classes });
     }
     let limits = Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority };
-    Ok(Parsed {
-        request: InferRequest {
-            model: model.to_owned(),
-            version: None,
-            inputs: Inputs::Named(inputs),
-            outputs,
-            limits,
-        },
+    let request = InferRequest {
+        model: model.to_owned(),
+        version: None,
+        inputs: Inputs::Named(inputs),
+        outputs,
+        limits,
+    };
+    let form = AnswerForm {
         id: body.id.map(Cow::into_owned).filter(|id| !id.is_empty()),
         binary: forms,
         binary_default: parameters.binary_data_output,
-    })
+    };
+    Ok((request, form))
 }
 
 fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
@@ -261,13 +261,13 @@ fn quote_nonfinite(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parsed(json: &str, binary: &[u8]) -> Result<Parsed, ServeError> {
+    fn parsed(json: &str, binary: &[u8]) -> Result<(InferRequest, AnswerForm), ServeError> {
         let body = [json.as_bytes(), binary].concat();
         parse("m", &Bytes::from(body), json.len())
     }
 
-    fn inputs(parsed: Parsed) -> Vec<InputTensor> {
-        match parsed.request.inputs {
+    fn inputs(request: InferRequest) -> Vec<InputTensor> {
+        match request.inputs {
             Inputs::Named(inputs) => inputs,
             Inputs::Raw(_) => panic!("named inputs were sent"),
         }
@@ -279,9 +279,9 @@ mod tests {
             {"name":"a","datatype":"UINT8","shape":[2],"parameters":{"binary_data_size":2}},
             {"name":"b","data":[[1.5]],"shape":[1,1],"datatype":"FP32","parameters":null},
             {"name":"c","datatype":"UINT8","shape":[0],"parameters":{"binary_data_size":0},"data":null}]}"#;
-        let parsed = parsed(json, &[8, 9]).unwrap();
-        assert_eq!(parsed.id.as_deref(), Some("7"));
-        let inputs = inputs(parsed);
+        let (request, form) = parsed(json, &[8, 9]).unwrap();
+        assert_eq!(form.id.as_deref(), Some("7"));
+        let inputs = inputs(request);
         assert_eq!(inputs[0].tensor.data().as_ref(), [8, 9]);
         assert_eq!(inputs[1].tensor.data().as_ref(), 1.5f32.to_le_bytes());
         assert_eq!(inputs[2].tensor.elements(), 0);
@@ -291,17 +291,17 @@ mod tests {
     fn output_forms_follow_the_most_specific_word() {
         let json = r#"{"parameters":{"binary_data_output":true,"timeout":5,"priority":2},"inputs":[],
             "outputs":[{"name":"x"},{"name":"y","parameters":{"binary_data":false,"classification":3}}]}"#;
-        let parsed = parsed(json, &[]).unwrap();
-        assert!(parsed.is_binary("x") && !parsed.is_binary("y") && parsed.is_binary("z"));
-        assert_eq!(parsed.request.outputs[1].classes, 3);
-        assert_eq!(parsed.request.limits.priority, 2);
-        assert_eq!(parsed.request.limits.timeout, Some(std::time::Duration::from_micros(5)));
+        let (request, form) = parsed(json, &[]).unwrap();
+        assert!(form.is_binary("x") && !form.is_binary("y") && form.is_binary("z"));
+        assert_eq!(request.outputs[1].classes, 3);
+        assert_eq!(request.limits.priority, 2);
+        assert_eq!(request.limits.timeout, Some(std::time::Duration::from_micros(5)));
     }
 
     #[test]
     fn pythons_literals_are_read() {
         let json = r#"{"id":"NaN","inputs":[{"name":"-Infinity \" NaN","datatype":"FP32","shape":[3],"data":[NaN,-Infinity,Infinity]}]}"#;
-        let inputs = inputs(parsed(json, &[]).unwrap());
+        let inputs = inputs(parsed(json, &[]).unwrap().0);
         assert_eq!(inputs[0].name, "-Infinity \" NaN");
         assert_eq!(inputs[0].tensor.data()[4..8], f32::NEG_INFINITY.to_le_bytes());
         assert_eq!(quote_nonfinite(r#"{"a":"NaN"}"#), None);

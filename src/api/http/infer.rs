@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::Body;
 use super::coding::Coding;
 use super::route::Route;
-use crate::api::convert::json::{Parsed, parse};
+use crate::api::convert::json::{parse, raw};
 use crate::api::convert::write_response;
 use crate::api::questions::Gateway;
 use crate::error::{ErrorKind, ServeError};
@@ -45,16 +45,15 @@ async fn predict(
 ) -> Result<Response<Body>, ServeError> {
     let (head, body) = request.into_parts();
     let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
-    let mut parsed = match json_length(&head.headers)? {
-        Some(0) => Parsed::raw(&route.model, body),
+    let (mut request, form) = match json_length(&head.headers)? {
+        Some(0) => raw(&route.model, body),
         Some(length) => parse(&route.model, &body, length)?,
         None => parse(&route.model, &body, body.len())?,
     };
-    parsed.request.version = route.version;
-    let request = std::mem::replace(&mut parsed.request, Parsed::raw("", Bytes::new()).request);
+    request.version = route.version;
     let response = gateway.pipeline.infer(request, receipt).await?;
     let started = Instant::now();
-    let written = write_response(&response, parsed.id.as_deref(), |output| parsed.is_binary(output))?;
+    let written = write_response(&response, form.id.as_deref(), |output| form.is_binary(output))?;
     receipt.encoded(started.elapsed());
     let mut answer = Response::new(Full::default());
     let headers = answer.headers_mut();

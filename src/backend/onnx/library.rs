@@ -1,10 +1,12 @@
 //! Finds and opens the ONNX Runtime library.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::sys::OrtApiBase;
 
 /// Why there is no ONNX Runtime.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +60,9 @@ impl Runtime {
 
 fn find() -> Result<PathBuf, LibraryError> {
     if let Some(named) = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from) {
-        return if named.is_file() {
-            Ok(named)
-        } else {
-            Err(LibraryError::Missing { looked_at: format!("ORT_DYLIB_PATH={}", named.display()) })
+        return match std::path::absolute(&named) {
+            Ok(absolute) if absolute.is_file() => Ok(absolute),
+            _ => Err(LibraryError::Missing { looked_at: format!("ORT_DYLIB_PATH={}", named.display()) }),
         };
     }
     let binary = std::env::current_exe().ok();
@@ -84,7 +85,10 @@ fn load(library: &Path) -> Result<Runtime, String> {
         .build()
         .map_err(|e| e.message().to_owned())?;
     environment.set_log_level(LogLevel::Error);
-    Ok(Runtime { environment, version: version_of(ort::info(), library) })
+    Ok(Runtime {
+        environment,
+        version: version_of(library).unwrap_or_else(|| "of unknown version".to_owned()),
+    })
 }
 
 /// ONNX Runtime reports through our log. A failed load or run is told to whoever asked for it, so its own words
@@ -97,15 +101,14 @@ fn log(level: LogLevel, _category: &str, _id: &str, location: &str, message: &st
     }
 }
 
-/// The version out of the file's name (`libonnxruntime.so.1.31.1`), else the build's own words.
-fn version_of(info: &str, library: &Path) -> String {
-    let file = library.canonicalize().unwrap_or_else(|_| library.to_owned());
-    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let digits: String = name
-        .trim_end_matches(".dylib")
-        .chars()
-        .skip_while(|c| !c.is_ascii_digit())
-        .take_while(|c| c.is_ascii_digit() || *c == '.')
-        .collect();
-    if digits.is_empty() { info.to_owned() } else { digits }
+/// The version, in the library's own words.
+fn version_of(library: &Path) -> Option<String> {
+    // SAFETY: the library was loaded above and stays loaded, so that this only raises its use count; its entry
+    // point has had this signature in every version, and the string it gives is static.
+    unsafe {
+        let library = libloading::Library::new(library).ok()?;
+        let base = library.get::<unsafe extern "C" fn() -> *const OrtApiBase>(b"OrtGetApiBase").ok()?();
+        let version = ((*base).GetVersionString)();
+        Some(CStr::from_ptr(version).to_string_lossy().into_owned())
+    }
 }
