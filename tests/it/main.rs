@@ -1,1 +1,10 @@
+//! Tests of the whole program: the real binary, real sockets, real clients. One binary, so that it links once.
 
+// A panic is how a test says no.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod clients;
+mod lifecycle;
+mod limits;
+mod support;

@@ -1,0 +1,1 @@
+//! What happens at each limit: of queues, batches, bodies and time.
