@@ -5,11 +5,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,6 +59,41 @@ impl Drain {
     pub async fn begun(&mut self) {
         let _ = self.0.wait_for(|begun| *begun).await;
     }
+}
+
+/// Whether a connection has brought a request yet.
+#[derive(Debug, Clone, Default)]
+pub struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How long a connection that has brought no request may take to bring one when the drain begins.
+const SILENCE_MAX: Duration = Duration::from_millis(200);
+
+/// Drives a connection to its end. Once the drain begins, it ends after the requests in flight; one that never
+/// brought any has nothing to end after, and is dropped.
+pub fn drive<C>(connection: C, heard: Heard, mut drain: Drain) -> Pin<Box<dyn Future<Output = ()> + Send>>
+where
+    C: GracefulConnection + Send + 'static,
+    C::Error: Send,
+{
+    Box::pin(async move {
+        tokio::pin!(connection);
+        // A connection that breaks is the client's affair: its requests are dropped, which cancels them.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = drain.begun() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let ended = tokio::time::timeout(SILENCE_MAX, connection.as_mut()).await;
+        if ended.is_err() && heard.0.load(Ordering::Relaxed) {
+            let _ = connection.await;
+        }
+    })
 }
 
 /// A bound port.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::excerpt;
 use crate::model::config::Defaults;
 
 /// Every setting, as it may be written: on the command line, in the environment, in the file.
@@ -129,7 +130,17 @@ impl Settings {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|reason| ConfigError::Unreadable { path: shown.clone(), reason })?;
-        toml::from_str(&text).map_err(|e| ConfigError::Malformed { path: shown, reason: e.to_string() })
+        toml::from_str(&text).map_err(|e| {
+            // The library shows the place in a picture of several lines; one line tells it too.
+            let before = e.span().map_or("", |span| &text[..span.start]);
+            let line = before.matches('\n').count();
+            let words = text.lines().nth(line).unwrap_or_default().trim();
+            let message = e.message().lines().next().unwrap_or_default();
+            ConfigError::Malformed {
+                path: shown,
+                reason: format!("line {} ({}): {message}", line + 1, excerpt(words)),
+            }
+        })
     }
 
     /// These settings, with `below` where they say nothing.
@@ -211,7 +222,7 @@ impl Settings {
             message_bytes_max: number("max_message_bytes", set.max_message_bytes, i32::MAX as usize)?,
             streams_max: number("max_streams", set.max_streams.map(|n| n as usize), 1 << 20)? as u32,
             models: set.models.expect("defaults are filled in"),
-            log: text(set.log),
+            log: log_filter(text(set.log))?,
             log_format: set.log_format.expect("defaults are filled in"),
         })
     }
@@ -222,6 +233,14 @@ fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, Co
         return Ok(value);
     }
     Err(ConfigError::Value { key, value: value.to_string(), reason: format!("must be between 1 and {max}") })
+}
+
+/// Checked here, so that a wrong one is told as any other setting is.
+fn log_filter(value: String) -> Result<String, ConfigError> {
+    match tracing_subscriber::EnvFilter::try_new(&value) {
+        Ok(_) => Ok(value),
+        Err(e) => Err(ConfigError::Value { key: "log", value, reason: format!("is no log filter: {e}") }),
+    }
 }
 
 fn address(key: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {

@@ -20,7 +20,7 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use super::listener::Drain;
+use super::listener::{Drain, Heard, drive};
 use super::questions::Gateway;
 use crate::proto::DESCRIPTORS;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -82,9 +82,12 @@ impl Services {
 
     /// Answers on one connection until the client closes it, or the drain begins and the calls in flight are
     /// answered.
-    pub async fn serve(self, io: TokioIo<TcpStream>, mut drain: Drain) {
+    pub async fn serve(self, io: TokioIo<TcpStream>, drain: Drain) {
         let streams_max = self.streams_max;
+        let heard = Heard::default();
+        let first = heard.clone();
         let service = service_fn(move |request| {
+            first.request();
             let services = self.clone();
             async move { services.answer(request).await }
         });
@@ -95,16 +98,7 @@ impl Services {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(streams_max);
         let connection = builder.serve_connection(io, service);
-        tokio::pin!(connection);
-        // A connection that breaks is the client's affair: its calls are dropped, which cancels them.
-        let ended = tokio::select! {
-            outcome = connection.as_mut() => Some(outcome),
-            () = drain.begun() => None,
-        };
-        if ended.is_none() {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+        drive(connection, heard, drain).await;
     }
 
     async fn answer(mut self, request: Request<Incoming>) -> Answer {

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
-use super::listener::Drain;
+use super::listener::{Drain, Heard, drive};
 use super::questions::Gateway;
 use super::status;
 use crate::error::{ErrorKind, ServeError};
@@ -32,11 +32,14 @@ type Body = Full<Bytes>;
 /// Answers on one connection until the client closes it, or the drain begins and the requests in flight are
 /// answered.
 pub async fn serve(gateway: Arc<Gateway>, io: TokioIo<TcpStream>, drain: Drain) {
+    let heard = Heard::default();
+    let first = heard.clone();
     let service = service_fn(move |request| {
+        first.request();
         let gateway = Arc::clone(&gateway);
         async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
     });
-    connection(io, drain, service).await;
+    connection(io, drain, heard, service).await;
 }
 
 /// Answers `GET /metrics` out of `render`.
@@ -45,14 +48,17 @@ pub async fn serve_metrics(
     io: TokioIo<TcpStream>,
     drain: Drain,
 ) {
+    let heard = Heard::default();
+    let first = heard.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        first.request();
         let render = Arc::clone(&render);
         async move { Ok::<_, Infallible>(metrics_page(&request, &*render)) }
     });
-    connection(io, drain, service).await;
+    connection(io, drain, heard, service).await;
 }
 
-async fn connection<S>(io: TokioIo<TcpStream>, mut drain: Drain, service: S)
+async fn connection<S>(io: TokioIo<TcpStream>, drain: Drain, heard: Heard, service: S)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
         + Send
@@ -62,17 +68,8 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
-    let connection = builder.serve_connection(io, service);
-    tokio::pin!(connection);
-    // A connection that breaks is the client's affair: its requests are dropped, which cancels them.
-    let ended = tokio::select! {
-        outcome = connection.as_mut() => Some(outcome),
-        () = drain.begun() => None,
-    };
-    if ended.is_none() {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
-    }
+    let connection = builder.serve_connection(io, service).into_owned();
+    drive(connection, heard, drain).await;
 }
 
 fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
