@@ -7,4 +7,5 @@ mod cli;
 mod clients;
 mod lifecycle;
 mod limits;
+mod repository;
 mod support;
