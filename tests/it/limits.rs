@@ -8,6 +8,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::Value;
 
 use crate::support::http::{Answer, Connection};
+use crate::support::http2::IdleChannel;
 use crate::support::metrics::Page;
 use crate::support::project;
 use crate::support::repository::Repository;
@@ -165,6 +166,18 @@ fn a_client_that_hangs_up_while_it_waits_never_reaches_the_session() {
     receive(occupied(&weir)).expect(200);
     weir.until("all are counted", |page| ended(page, "ok") == 2.0);
     assert_eq!(calls_and_requests(&weir, "slow"), (2.0, 2.0));
+}
+
+#[test]
+fn a_client_that_hangs_up_within_its_body_is_counted_as_cancelled() {
+    let weir = Weir::start(project("models"), &[]);
+    let mut connection = weir.connect();
+    connection.head("POST", &infer_path("simple"), &[("content-length", "1000")]);
+    connection.write(b"{\"inputs\":");
+    drop(connection);
+    let all = |page: &Page| page.sum("weir_requests_total", &[]);
+    let page = weir.until("the request ends", |page| all(page) == 1.0);
+    assert_eq!(ended(&page, "cancelled"), 1.0, "{page:?}");
 }
 
 #[test]
@@ -388,4 +401,14 @@ fn a_head_that_has_no_end_is_refused() {
         || connection.receive().is_ok_and(|answer| answer.status == 431);
     assert!(refused);
     weir.infer("simple", &simple(1)).expect(200);
+}
+
+// ── Connections ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn the_streams_of_a_connection_are_limited_on_both_ports() {
+    let weir = Weir::start(project("models"), &["--max-streams", "7"]);
+    for (port, address) in [("grpc", weir.grpc), ("http", weir.http)] {
+        assert_eq!(IdleChannel::open(address).streams_max(), Some(7), "{port}");
+    }
 }
