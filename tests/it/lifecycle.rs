@@ -1,10 +1,10 @@
 //! From start to end: loading, draining, and the signals that begin it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::http::Connection;
+use crate::support::http2::IdleChannel;
 use crate::support::repository::Repository;
 use crate::support::tensors::{output0, rows_of_four, simple};
 use crate::support::weir::Weir;
@@ -203,57 +203,4 @@ fn an_idle_http2_channel_does_not_hold_the_drain_up() {
         assert_eq!(weir.exit_code(SOON), Some(0), "{}", weir.errors());
         assert!(channel.told_to_go(), "the client was not told that the server goes away");
     }
-}
-
-/// An HTTP/2 connection without a call, as a gRPC client keeps one open: it answers pings and nothing else.
-struct IdleChannel(std::thread::JoinHandle<bool>);
-
-/// Frame types of RFC 9113, section 6.
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-/// The flag ACK of SETTINGS and PING.
-const ACK: u8 = 1;
-
-impl IdleChannel {
-    /// Open as soon as both sides have said hello.
-    fn open(address: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        stream.write_all(&frame(SETTINGS, 0, b"")).unwrap();
-        assert!(matches!(read_frame(&mut stream), Some((SETTINGS, 0, _))), "the server says hello");
-        stream.write_all(&frame(SETTINGS, ACK, b"")).unwrap();
-        Self(std::thread::spawn(move || {
-            let mut told = false;
-            while let Some((kind, flags, payload)) = read_frame(&mut stream) {
-                told |= kind == GOAWAY;
-                if kind == PING && flags & ACK == 0 && stream.write_all(&frame(PING, ACK, &payload)).is_err()
-                {
-                    break;
-                }
-            }
-            told
-        }))
-    }
-
-    /// Whether the server said goodbye before the connection ended.
-    fn told_to_go(self) -> bool {
-        self.0.join().expect("reading frames does not panic")
-    }
-}
-
-/// A frame of stream 0: length, type, flags, stream, payload.
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("frames here are small").to_be_bytes();
-    [&length[1..], &[kind, flags], &[0; 4], payload].concat()
-}
-
-fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
-    let mut head = [0; 9];
-    stream.read_exact(&mut head).ok()?;
-    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-    let mut payload = vec![0; length as usize];
-    stream.read_exact(&mut payload).ok()?;
-    Some((head[3], head[4], payload))
 }

@@ -5,6 +5,10 @@
 
 mod cli;
 mod clients;
+mod floors;
+mod invariants;
 mod lifecycle;
 mod limits;
+mod metrics_page;
+mod repository;
 mod support;

@@ -63,8 +63,14 @@ impl Connection {
     }
 
     /// Sends bytes as they are.
+    #[track_caller]
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).unwrap();
+        self.try_write(bytes).expect("the connection is open");
+    }
+
+    /// Sends bytes as they are. Errors: the other side has hung up.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
     }
 
     /// Sends a request with a Content-Length and does not wait for its answer.
