@@ -61,6 +61,8 @@ pub struct SessionOptions {
     pub mem_pattern: Option<bool>,
     /// Entries of ONNX Runtime's session configuration, passed on as they are.
     pub entries: Vec<(String, String)>,
+    /// Entries of ONNX Runtime's run configuration, passed with every call.
+    pub run_entries: Vec<(String, String)>,
 }
 
 impl Default for SessionOptions {
@@ -73,6 +75,7 @@ impl Default for SessionOptions {
             mem_arena: None,
             mem_pattern: None,
             entries: Vec::new(),
+            run_entries: Vec::new(),
         }
     }
 }

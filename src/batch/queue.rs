@@ -13,7 +13,7 @@ pub enum TimeoutAction {
     /// It is answered with an error and never runs.
     #[default]
     Reject,
-    /// It runs once nothing else waits.
+    /// It runs once nothing else waits at its level.
     Delay,
 }
 
@@ -86,35 +86,28 @@ struct Entry<T> {
     times_out: Option<Instant>,
 }
 
-/// Entries of one shape at one level.
+/// Entries of one shape at one rank.
 struct Lane<T>(VecDeque<Entry<T>>);
 
-struct Level<T> {
+/// Entries of one rank.
+struct Rank<T> {
     lanes: Vec<Lane<T>>,
     entries: usize,
-    policy: LevelPolicy,
 }
 
-/// The waiting line. The last level is not configured: it holds entries that timed out with
-/// [`TimeoutAction::Delay`].
+/// The waiting line. Each level has two ranks: its entries, and behind them those that timed out with
+/// [`TimeoutAction::Delay`]. A level's limit counts both.
 pub struct Queue<T> {
     policy: BatchingPolicy,
-    levels: Vec<Level<T>>,
+    ranks: Vec<Rank<T>>,
     next_number: u64,
     entries: usize,
 }
 
 impl<T: Waiting> Queue<T> {
     pub fn new(policy: BatchingPolicy) -> Self {
-        let delayed = LevelPolicy {
-            size_max: usize::MAX, // Bounded by the levels that feed it.
-            timeout: None,
-            timeout_action: TimeoutAction::Reject,
-            timeout_override: false,
-        };
-        let levels = policy.levels.iter().cloned().chain([delayed]);
-        let levels = levels.map(|policy| Level { lanes: Vec::new(), entries: 0, policy }).collect();
-        Self { policy, levels, next_number: 0, entries: 0 }
+        let ranks = (0..2 * policy.levels.len()).map(|_| Rank { lanes: Vec::new(), entries: 0 }).collect();
+        Self { policy, ranks, next_number: 0, entries: 0 }
     }
 
     /// Entries that wait.
@@ -139,21 +132,23 @@ impl<T: Waiting> Queue<T> {
     ) -> Result<Option<Instant>, (T, QueueFull)> {
         let configured = 1..=self.policy.levels.len();
         let level = usize::try_from(level).ok().filter(|level| configured.contains(level));
-        let level = &mut self.levels[level.unwrap_or(self.policy.default_level) - 1];
-        let size_max = level.policy.size_max;
-        if level.entries >= size_max {
+        let level = level.unwrap_or(self.policy.default_level) - 1;
+        let policy = &self.policy.levels[level];
+        let rank = 2 * level;
+        if self.ranks[rank].entries + self.ranks[rank + 1].entries >= policy.size_max {
             // What nobody waits for any more gives way first.
-            let dropped = level.drop_cancelled();
+            let dropped = self.ranks[rank].drop_cancelled() + self.ranks[rank + 1].drop_cancelled();
             self.entries -= dropped;
             if dropped == 0 {
-                return Err((item, QueueFull { size_max }));
+                return Err((item, QueueFull { size_max: policy.size_max }));
             }
         }
-        let times_out = level.policy.queue_timeout(timeout).and_then(|t| now.checked_add(t));
+        let times_out = policy.queue_timeout(timeout).and_then(|t| now.checked_add(t));
+        let rejected_at = times_out.filter(|_| policy.timeout_action == TimeoutAction::Reject);
         self.next_number += 1;
-        level.push(Entry { item, arrived: now, number: self.next_number, times_out });
+        self.ranks[rank].push(Entry { item, arrived: now, number: self.next_number, times_out });
         self.entries += 1;
-        Ok(times_out.filter(|_| level.policy.timeout_action == TimeoutAction::Reject))
+        Ok(rejected_at)
     }
 
     /// Takes the next batch for an instance that is free, as of `now`.
@@ -162,17 +157,15 @@ impl<T: Waiting> Queue<T> {
     /// entries are dropped. Cost: one pass over the heads of the lanes, plus the entries that leave.
     pub fn take(&mut self, now: Instant, expired: &mut Vec<T>) -> Taken<T> {
         loop {
-            let Some(level) = self.levels.iter().position(|level| level.entries > 0) else {
-                return Taken::Empty;
-            };
-            let lane = match self.ready_lane(level, now) {
+            let Some(rank) = self.ranks.iter().position(|rank| rank.entries > 0) else { return Taken::Empty };
+            let lane = match self.ready_lane(rank, now) {
                 Ok(lane) => lane,
                 Err(until) => return Taken::WaitUntil(until),
             };
-            if self.shed_head(level, lane, now, expired) {
+            if self.shed_head(rank, lane, now, expired) {
                 continue;
             }
-            let batch = self.collect(level, lane, now, expired);
+            let batch = self.collect(rank, lane, now, expired);
             if !batch.is_empty() {
                 return Taken::Batch(batch);
             }
@@ -181,12 +174,12 @@ impl<T: Waiting> Queue<T> {
 
     /// The lane whose head is the oldest among those that need not wait for company, or the moment when the first
     /// of them need not.
-    fn ready_lane(&self, level: usize, now: Instant) -> Result<usize, Instant> {
+    fn ready_lane(&self, rank: usize, now: Instant) -> Result<usize, Instant> {
         let mut ready = None;
         let mut until = None;
-        for (index, lane) in self.levels[level].lanes.iter().enumerate() {
-            let number = lane.0.front().expect("lanes are never empty").number;
-            match self.wait_for_company(level, index, now) {
+        for (index, lane) in self.ranks[rank].lanes.iter().enumerate() {
+            let number = lane.head().number;
+            match self.wait_for_company(rank, index, now) {
                 Some(moment) => until = Some(until.map_or(moment, |u: Instant| u.min(moment))),
                 None if ready.is_none_or(|(oldest, _)| number < oldest) => ready = Some((number, index)),
                 None => {}
@@ -194,25 +187,26 @@ impl<T: Waiting> Queue<T> {
         }
         match (ready, until) {
             (Some((_, lane)), _) => Ok(lane),
-            (None, until) => Err(until.expect("a level with entries has lanes")),
+            (None, until) => Err(until.expect("a rank with entries has lanes")),
         }
     }
 
     /// Removes the head of a lane when it must not run now. Returns whether it did.
-    fn shed_head(&mut self, level: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> bool {
-        let entry = self.levels[level].lanes[lane].0.front().expect("lanes are never empty");
+    fn shed_head(&mut self, rank: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> bool {
+        let entry = self.ranks[rank].lanes[lane].head();
         let passed = |moment: Option<Instant>| moment.is_some_and(|m| m <= now);
         let (cancelled, late, timed_out) =
             (entry.item.cancelled(), passed(entry.item.deadline()), passed(entry.times_out));
         if !(cancelled || late || timed_out) {
             return false;
         }
-        let mut entry = self.levels[level].pop(lane);
+        let mut entry = self.ranks[rank].pop(lane);
+        let delays = self.policy.levels[rank / 2].timeout_action == TimeoutAction::Delay;
         if cancelled {
             self.entries -= 1;
-        } else if timed_out && !late && self.levels[level].policy.timeout_action == TimeoutAction::Delay {
+        } else if !late && delays {
             entry.times_out = None;
-            self.levels.last_mut().expect("there is always the last level").push(entry);
+            self.ranks[rank | 1].push(entry);
         } else {
             self.entries -= 1;
             expired.push(entry.item);
@@ -221,54 +215,57 @@ impl<T: Waiting> Queue<T> {
     }
 
     /// The moment until which the batch at this head should wait for company, if it should.
-    fn wait_for_company(&self, level: usize, lane: usize, now: Instant) -> Option<Instant> {
+    ///
+    /// An entry whose time is up before that does not wait: company is no use to it.
+    fn wait_for_company(&self, rank: usize, lane: usize, now: Instant) -> Option<Instant> {
         if self.policy.delay_max.is_zero() || !self.policy.merging {
             return None;
         }
-        let head = self.levels[level].lanes[lane].0.front()?;
+        let head = self.ranks[rank].lanes[lane].head();
         let until = head.arrived + self.policy.delay_max;
-        let rows = self.rows_in_company(level, lane);
-        let enough = self.policy.preferred_rows.first().copied().unwrap_or(self.policy.rows_max);
-        // An entry that would expire while it waits is not held back.
-        let earliest = [head.times_out, head.item.deadline()].into_iter().flatten().min();
-        let until = earliest.map_or(until, |e| until.min(e));
-        (rows < enough && now < until).then_some(until)
+        let in_time =
+            [head.times_out, head.item.deadline()].into_iter().flatten().all(|moment| until < moment);
+        (now < until && in_time && self.company(rank, lane).grows).then_some(until)
     }
 
-    /// Rows that could leave with this head: its shape, at its level and below, up to the maximum.
-    fn rows_in_company(&self, level: usize, lane: usize) -> usize {
-        let key = self.levels[level].lanes[lane].0.front().map(|entry| entry.item.key());
+    /// What could leave with this head: its shape, at its rank and below, up to the maximum.
+    fn company(&self, rank: usize, lane: usize) -> Company {
+        let key = self.ranks[rank].lanes[lane].head().item.key();
         let mut rows = 0;
-        for level in &self.levels[level..] {
-            let lanes = level.lanes.iter().filter(|lane| lane.0.front().map(|e| e.item.key()) == key);
-            for entry in lanes.flat_map(|lane| &lane.0) {
+        let mut preferred = None;
+        for rank in &self.ranks[rank..] {
+            for entry in rank.lane_of(key).map(|lane| &rank.lanes[lane].0).into_iter().flatten() {
+                if entry.item.cancelled() {
+                    continue;
+                }
                 if rows + entry.item.rows() > self.policy.rows_max {
-                    return rows;
+                    return Company { preferred, grows: false };
                 }
                 rows += entry.item.rows();
+                if self.policy.preferred_rows.contains(&rows) {
+                    preferred = Some(rows);
+                }
             }
         }
-        rows
+        Company { preferred, grows: rows < self.policy.rows_max && preferred.is_none() }
     }
 
-    /// The size to form out of `rows` that wait: the largest preferred one that can be formed, else everything.
-    fn target_rows(&self, rows: usize) -> usize {
-        let preferred = self.policy.preferred_rows.iter().rev().find(|&&p| p <= rows);
-        preferred.copied().unwrap_or(self.policy.rows_max)
-    }
-
-    fn collect(&mut self, level: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> Vec<T> {
-        let rows_max = match self.policy.merging {
-            true => self.target_rows(self.rows_in_company(level, lane)),
-            false => 0, // The head alone, whatever its size.
+    fn collect(&mut self, rank: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> Vec<T> {
+        if !self.policy.merging {
+            self.entries -= 1;
+            return vec![self.ranks[rank].pop(lane).item];
+        }
+        let rows_max = match self.policy.preferred_rows.is_empty() {
+            true => self.policy.rows_max,
+            false => self.company(rank, lane).preferred.unwrap_or(self.policy.rows_max),
         };
         let mut batch: Vec<T> = Vec::new();
         let mut rows = 0;
-        for index in level..self.levels.len() {
+        for index in rank..self.ranks.len() {
             loop {
                 let lane = match batch.first() {
                     None => Some(lane),
-                    Some(first) => self.levels[index].lane_of(first.key()),
+                    Some(first) => self.ranks[index].lane_of(first.key()),
                 };
                 let Some(lane) = lane else { break };
                 if self.shed_head(index, lane, now, expired) {
@@ -277,13 +274,12 @@ impl<T: Waiting> Queue<T> {
                     }
                     continue;
                 }
-                let next =
-                    self.levels[index].lanes[lane].0.front().expect("lanes are never empty").item.rows();
+                let next = self.ranks[index].lanes[lane].head().item.rows();
                 if !batch.is_empty() && rows + next > rows_max {
                     return batch;
                 }
                 rows += next;
-                batch.push(self.levels[index].pop(lane).item);
+                batch.push(self.ranks[index].pop(lane).item);
                 self.entries -= 1;
             }
         }
@@ -291,9 +287,23 @@ impl<T: Waiting> Queue<T> {
     }
 }
 
-impl<T: Waiting> Level<T> {
+/// What could leave with a head.
+struct Company {
+    /// The largest preferred size that whole requests add up to.
+    preferred: Option<usize>,
+    /// Whether waiting could make a better batch.
+    grows: bool,
+}
+
+impl<T> Lane<T> {
+    fn head(&self) -> &Entry<T> {
+        self.0.front().expect("lanes are never empty")
+    }
+}
+
+impl<T: Waiting> Rank<T> {
     fn lane_of(&self, key: &T::Key) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.0.front().is_some_and(|entry| entry.item.key() == key))
+        self.lanes.iter().position(|lane| lane.head().item.key() == key)
     }
 
     fn push(&mut self, entry: Entry<T>) {
@@ -479,6 +489,49 @@ mod tests {
         queue.push(item("late"), 0, None, now).unwrap();
         queue.push(item("fresh"), 0, None, now + MS).unwrap();
         assert_eq!(drain(&mut queue, now + MS), [["fresh"], ["late"]]);
+    }
+
+    #[test]
+    fn delayed_entries_count_at_their_level_and_go_before_lower_ones() {
+        let now = Instant::now();
+        let delaying = LevelPolicy { timeout: Some(MS), timeout_action: TimeoutAction::Delay, ..level(2) };
+        let mut queue = Queue::new(BatchingPolicy { levels: vec![delaying, level(9)], ..policy(1) });
+        queue.push(item("late"), 1, None, now).unwrap();
+        queue.push(item("low"), 2, None, now).unwrap();
+        queue.push(item("fresh"), 1, None, now + MS).unwrap();
+        assert_eq!(names(queue.take(now + MS, &mut vec![])), ["fresh"]);
+        queue.push(item("next"), 1, None, now + MS).unwrap();
+        assert!(queue.push(item("surplus"), 1, None, now + MS).is_err(), "delayed entries count");
+        assert_eq!(drain(&mut queue, now + MS), [["next"], ["late"], ["low"]]);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_grow_does_not_wait() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { delay_max: 5 * MS, ..policy(8) });
+        for (name, rows) in [("a", 5), ("b", 4)] {
+            queue.push(Item { rows, ..item(name) }, 0, None, now).unwrap();
+        }
+        assert_eq!(names(queue.take(now, &mut vec![])), ["a"]);
+        assert_eq!(names(queue.take(now, &mut vec![])), ["(wait)"]);
+    }
+
+    #[test]
+    fn an_entry_that_would_expire_while_it_waits_is_not_held_back() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { delay_max: 5 * MS, ..policy(8) });
+        queue.push(item("a"), 0, Some(3 * MS), now).unwrap();
+        assert_eq!(names(queue.take(now, &mut vec![])), ["a"]);
+    }
+
+    #[test]
+    fn preferred_sizes_are_sums_of_whole_requests() {
+        let now = Instant::now();
+        let mut queue = Queue::new(BatchingPolicy { preferred_rows: vec![4, 6], ..policy(8) });
+        for name in ["a", "b", "c"] {
+            queue.push(Item { rows: 3, ..item(name) }, 0, None, now).unwrap();
+        }
+        assert_eq!(drain(&mut queue, now), [vec!["a", "b"], vec!["c"]]);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct Job {
     /// Rows on the batch axis; 1 for a model that is not batched.
     pub rows: usize,
     pub limits: Limits,
-    pub arrived: Instant,
+    /// When the job came to the queue's door.
+    pub queued: Instant,
     pub key: ShapeKey,
     /// Set once the job has left the queue for a session.
     pub picked: Arc<AtomicBool>,
@@ -71,16 +72,28 @@ struct State {
     closed: bool,
     /// Instances that wait for work.
     idle: usize,
+    /// Of those, how many were woken and have not come yet.
+    called: usize,
     /// Sessions of instances whose threads have not been needed yet.
     unstarted: Vec<Arc<dyn Session>>,
 }
 
+impl State {
+    /// An instance has come back from waiting, called or by itself.
+    fn awake(&mut self) {
+        self.idle -= 1;
+        self.called = self.called.saturating_sub(1);
+    }
+}
+
 struct Shared {
+    name: String,
     state: Mutex<State>,
     work: Condvar,
     /// Jobs that wait, for whoever watches.
     depth: AtomicUsize,
     sink: Arc<dyn ServableSink>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
@@ -88,13 +101,33 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn start_instance(self: &Arc<Self>, session: Arc<dyn Session>) -> std::io::Result<()> {
+        let shared = Arc::clone(self);
+        let thread =
+            std::thread::Builder::new().name(self.name.clone()).spawn(move || serve(&shared, &*session))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Sees to it that what waits is taken up: by an idle instance, or by one that is not started yet.
+    fn call_for_help(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.idle > state.called {
+            state.called += 1;
+            drop(state);
+            self.work.notify_one();
+        } else if let Some(session) = state.unstarted.pop() {
+            drop(state);
+            if let Err(error) = self.start_instance(session) {
+                tracing::warn!("{}: one instance fewer, its thread cannot be started: {error}", self.name);
+            }
+        }
+    }
 }
 
 /// Owns the queue and the instance threads of one servable.
 pub struct Scheduler {
-    name: String,
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Scheduler {
@@ -110,52 +143,40 @@ impl Scheduler {
     ) -> std::io::Result<Self> {
         let mut unstarted = instances;
         let first = unstarted.pop();
-        let state = State { queue: Queue::new(policy), closed: false, idle: 0, unstarted };
         let shared = Arc::new(Shared {
-            state: Mutex::new(state),
+            name: name.to_owned(),
+            state: Mutex::new(State {
+                queue: Queue::new(policy),
+                closed: false,
+                idle: 0,
+                called: 0,
+                unstarted,
+            }),
             work: Condvar::new(),
             depth: AtomicUsize::new(0),
             sink,
+            threads: Mutex::default(),
         });
-        let scheduler = Self { name: name.to_owned(), shared, threads: Mutex::new(Vec::new()) };
         if let Some(session) = first {
-            scheduler.start_instance(session)?;
+            shared.start_instance(session)?;
         }
-        Ok(scheduler)
-    }
-
-    fn start_instance(&self, session: Arc<dyn Session>) -> std::io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let thread =
-            std::thread::Builder::new().name(self.name.clone()).spawn(move || serve(&shared, &*session))?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        Ok(())
+        Ok(Self { shared })
     }
 
     /// Queues a job, or says at once why not. Never blocks for longer than the queue's lock.
     ///
     /// Returns the moment from which the job is rejected if it still waits.
     pub fn submit(&self, job: Job) -> Result<Option<Instant>, SubmitError> {
-        let (level, timeout, now) = (job.limits.priority, job.limits.timeout, job.arrived);
+        let (level, timeout, now) = (job.limits.priority, job.limits.timeout, job.queued);
         let mut state = self.shared.lock();
         if state.closed {
             return Err(SubmitError::Closed);
         }
         let pushed = state.queue.push(job, level, timeout, now);
         self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
-        let wake = state.idle > 0;
-        let start = if wake || pushed.is_err() { None } else { state.unstarted.pop() };
-        drop(state);
-        if let Some(session) = start
-            && let Err(error) = self.start_instance(session)
-        {
-            tracing::warn!("{}: one instance fewer, its thread cannot be started: {error}", self.name);
-        }
         match pushed {
             Ok(rejected_at) => {
-                if wake {
-                    self.shared.work.notify_one();
-                }
+                self.shared.call_for_help(state);
                 Ok(rejected_at)
             }
             Err((_, full)) => Err(SubmitError::Full { size_max: full.size_max }),
@@ -175,7 +196,8 @@ impl Scheduler {
 
     /// Waits for the threads to end. Call [`Self::close`] first.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A panic outside a session call is our bug; it was printed when it happened.
             let _ = thread.join();
@@ -190,29 +212,30 @@ impl Drop for Scheduler {
 }
 
 /// One instance: takes batches until the scheduler is closed and empty.
-fn serve(shared: &Shared, session: &dyn Session) {
+fn serve(shared: &Arc<Shared>, session: &dyn Session) {
     let mut expired = Vec::new();
     while let Some(batch) = next_batch(shared, &mut expired) {
         for job in expired.drain(..) {
             answer(job, Err(ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired")));
         }
-        if !batch.is_empty() {
-            run(session, batch, &*shared.sink);
+        // A panic outside a session call is our bug; the instance must outlive it. Its jobs' clients are told by
+        // the reply channels closing.
+        if catch_unwind(AssertUnwindSafe(|| run(session, batch, &*shared.sink))).is_err() {
+            tracing::error!("{}: a batch ended in a panic", shared.name);
         }
     }
 }
 
 /// Blocks for the next batch. An empty batch means that only expired jobs were found. `None` ends the thread.
-fn next_batch(shared: &Shared, expired: &mut Vec<Job>) -> Option<Vec<Job>> {
+fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
         let taken = state.queue.take(Instant::now(), expired);
         shared.depth.store(state.queue.len(), Ordering::Relaxed);
         match taken {
             Taken::Batch(batch) => {
-                // What is left is for the next idle instance.
-                if !state.queue.is_empty() && state.idle > 0 {
-                    shared.work.notify_one();
+                if !state.queue.is_empty() {
+                    shared.call_for_help(state);
                 }
                 return Some(batch);
             }
@@ -221,23 +244,54 @@ fn next_batch(shared: &Shared, expired: &mut Vec<Job>) -> Option<Vec<Job>> {
             Taken::Empty => {
                 state.idle += 1;
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                state.idle -= 1;
+                state.awake();
             }
             Taken::WaitUntil(until) => {
                 let pause = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
                 state.idle += 1;
                 (state, _) = shared.work.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
-                state.idle -= 1;
+                state.awake();
             }
         }
     }
 }
 
+/// Runs a batch and answers its jobs.
+///
+/// If the call fails, every job of a larger batch is run alone: one request's failure never fails its neighbours.
 fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
+    if batch.is_empty() {
+        return;
+    }
     let started = Instant::now();
     for job in &batch {
         job.picked.store(true, Ordering::Relaxed);
     }
+    match call(session, &batch, sink) {
+        Ok((answers, timings)) => {
+            for (job, tensors) in batch.into_iter().zip(answers) {
+                let timings = Timings { queue: started.saturating_duration_since(job.queued), ..timings };
+                answer(job, Ok((tensors, timings)));
+            }
+        }
+        Err(_) if batch.len() > 1 => {
+            for job in batch {
+                if !job.cancelled() {
+                    run(session, vec![job], sink);
+                }
+            }
+        }
+        Err(error) => batch.into_iter().for_each(|job| answer(job, Err(error.clone()))),
+    }
+}
+
+/// One session call: the outputs that each job asked for, and the time it took.
+fn call(
+    session: &dyn Session,
+    batch: &[Job],
+    sink: &dyn ServableSink,
+) -> Result<(Vec<Vec<Tensor>>, Timings), ServeError> {
+    let started = Instant::now();
     let mut outputs: SmallVec<[usize; 4]> =
         batch.iter().flat_map(|job| job.outputs.iter().copied()).collect();
     outputs.sort_unstable();
@@ -258,11 +312,10 @@ fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
         Ok(Err(RunError::Failed(text))) => Err(ServeError::internal(format!("the model failed: {text}"))),
         Err(_) => Err(ServeError::internal("the model's session call ended in a panic")),
     };
-    let done = Instant::now();
     let timings = Timings {
         assembly: assembled - started,
         session: ran - assembled,
-        split: done - ran,
+        split: ran.elapsed(),
         ..Timings::default()
     };
     sink.batch(&BatchEvent {
@@ -273,16 +326,8 @@ fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
         split: timings.split,
         succeeded: answers.is_ok(),
     });
-    match answers {
-        Ok(answers) => {
-            for (job, tensors) in batch.into_iter().zip(answers) {
-                let timings = Timings { queue: started.saturating_duration_since(job.arrived), ..timings };
-                let own = wanted(tensors, &outputs, &job.outputs);
-                answer(job, Ok((own, timings)));
-            }
-        }
-        Err(error) => batch.into_iter().for_each(|job| answer(job, Err(error.clone()))),
-    }
+    let own = |(job, tensors): (&Job, Vec<Tensor>)| wanted(tensors, &outputs, &job.outputs);
+    Ok((batch.iter().zip(answers?).map(own).collect(), timings))
 }
 
 /// The tensors of `computed` that a job asked for. Both index lists ascend.
@@ -346,7 +391,7 @@ mod tests {
             outputs: SmallVec::from_slice(&[0]),
             rows: values.len(),
             limits,
-            arrived: Instant::now(),
+            queued: Instant::now(),
             picked: Arc::default(),
             reply,
         };
@@ -441,6 +486,30 @@ mod tests {
         let (next, answer) = job(&[2.0], Limits::default());
         held.scheduler.submit(next).unwrap();
         assert_eq!(values(answer), [2.0]);
+    }
+
+    #[test]
+    fn one_requests_failure_never_fails_its_neighbours() {
+        let held = held(10);
+        let (first, _first_answer) = job(&[1.0], Limits::default());
+        held.scheduler.submit(first).unwrap();
+        held.entered.recv().unwrap();
+        let unlucky = f32::from_le_bytes([13, 0, 0, 0]);
+        let mut answers: Vec<_> = [unlucky, 2.0, 3.0]
+            .map(|value| {
+                let (job, answer) = job(&[value], Limits::default());
+                held.scheduler.submit(job).unwrap();
+                answer
+            })
+            .into();
+        held.let_go.send(()).unwrap();
+        let refused = answers.remove(0).blocking_recv().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Internal);
+        assert_eq!(answers.into_iter().map(values).collect::<Vec<_>>(), [[2.0], [3.0]]);
+        held.scheduler.close();
+        held.scheduler.join();
+        let calls = held.calls.0.lock().unwrap();
+        assert_eq!(calls[1..], [(3, 3, false), (1, 1, false), (1, 1, true), (1, 1, true)]);
     }
 
     #[test]

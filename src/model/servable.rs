@@ -117,7 +117,6 @@ impl Servable {
         outputs: &[usize],
         rows: usize,
         limits: Limits,
-        arrived: Instant,
     ) -> Result<Submitted, SubmitError> {
         let key = ShapeKey::of(&inputs, self.signature.batched());
         let (reply, answer) = oneshot::channel();
@@ -125,7 +124,16 @@ impl Servable {
         outputs.sort_unstable();
         let inputs = self.in_graph_order(inputs);
         let picked = Arc::new(AtomicBool::new(false));
-        let job = Job { inputs, outputs, rows, limits, arrived, key, picked: Arc::clone(&picked), reply };
+        let job = Job {
+            inputs,
+            outputs,
+            rows,
+            limits,
+            queued: Instant::now(),
+            key,
+            picked: Arc::clone(&picked),
+            reply,
+        };
         let rejected_at = self.scheduler.submit(job)?;
         Ok(Submitted { answer, rejected_at, picked })
     }

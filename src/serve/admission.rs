@@ -13,7 +13,7 @@ pub struct Admission {
     places_max: usize,
 }
 
-/// A place, held until the answer is written.
+/// A place, held by the request's receipt: from before its body is read until its answer is encoded.
 pub type Permit = OwnedSemaphorePermit;
 
 impl Admission {

@@ -96,6 +96,9 @@ fn input(
         true => dims.split_first().map(|(first, rest)| (Some(*first), rest)).ok_or_else(unexpected_shape)?,
         false => (None, dims),
     };
+    // Triton shows a scalar as one element, so its clients send it so.
+    let scalar_as_one = spec.dims.is_empty() && !spec.any_rank && own == [1];
+    let own = if scalar_as_one { &[] } else { own };
     if !spec.fits(own) {
         return Err(unexpected_shape());
     }
@@ -113,7 +116,7 @@ fn input(
             )));
         }
     }
-    if spec.reshape.is_none() {
+    if spec.reshape.is_none() && !scalar_as_one {
         return Ok(tensor.clone());
     }
     let own = spec.model_dims(own).ok_or_else(unexpected_shape)?;
@@ -254,6 +257,16 @@ mod tests {
         assert_eq!(checked.rows, 3);
         assert_eq!(checked.inputs[0].as_ref().unwrap().shape().dims(), [3, 2]);
         assert_eq!(checked.outputs.as_slice(), [(0, 0)]);
+    }
+
+    #[test]
+    fn a_scalar_may_come_as_one_element() {
+        let scalar = Signature { inputs: vec![spec("a", &[])], ..signature(0) };
+        for dims in [&[][..], &[1]] {
+            let checked = check(&scalar, "m", Inputs::Named(vec![named("a", dims)]), &[]).unwrap();
+            assert_eq!(checked.inputs[0].as_ref().unwrap().shape().rank(), 0);
+        }
+        assert!(check(&scalar, "m", Inputs::Named(vec![named("a", &[2])]), &[]).is_err());
     }
 
     #[test]

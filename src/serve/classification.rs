@@ -89,9 +89,13 @@ fn best_indices<T: Copy>(row: ArrayView1<'_, T>, count: usize, key: impl Fn(T) -
         let value = key(row[i]);
         if value.is_nan() { f64::NEG_INFINITY } else { value }
     };
+    let better = |a: &usize, b: &usize| rank(b).total_cmp(&rank(a)).then(a.cmp(b));
     let mut indices: Vec<usize> = (0..row.len()).collect();
-    indices.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
-    indices.truncate(count);
+    if count < indices.len() {
+        indices.select_nth_unstable_by(count, better);
+        indices.truncate(count);
+    }
+    indices.sort_unstable_by(better);
     indices
 }
 

@@ -12,7 +12,7 @@ mod receipt;
 mod snapshot;
 
 pub use admission::Admission;
-pub use pipeline::Pipeline;
+pub use pipeline::{Pipeline, off_the_loop};
 pub use readiness::{Phase, Readiness};
 pub use receipt::Receipt;
 pub use snapshot::{ModelEntry, Snapshot, Table};

@@ -41,6 +41,13 @@ impl Pipeline {
         Receipt::open(Arc::clone(&self.sink), protocol)
     }
 
+    /// Takes a place for the request, which its receipt holds. Every way in does this second, before it reads
+    /// what the client sent.
+    pub fn admit(&self, receipt: &mut Receipt) -> Result<(), ServeError> {
+        receipt.admitted(self.admission.admit()?);
+        Ok(())
+    }
+
     /// Answers a request. The caller closes the receipt when the answer is written.
     ///
     /// Errors: every [`ErrorKind`] but those of the wire. Dropping the future cancels the request: if it still
@@ -50,7 +57,6 @@ impl Pipeline {
         request: InferRequest,
         receipt: &mut Receipt,
     ) -> Result<InferResponse, ServeError> {
-        let _permit = self.admission.admit()?;
         let snapshot = self.table.snapshot();
         let servable = Arc::clone(snapshot.decide(&request.model, request.version)?);
         drop(snapshot);
@@ -60,14 +66,25 @@ impl Pipeline {
         receipt.counted(rows);
         let asked: SmallVec<[usize; 4]> = outputs.iter().map(|(index, _)| *index).collect();
         let submitted = servable
-            .submit(inputs, &asked, rows, request.limits, receipt.arrived())
+            .submit(inputs, &asked, rows, request.limits)
             .map_err(|refusal| refused(&servable, refusal))?;
         let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
         let mut ascending = asked;
         ascending.sort_unstable();
         receipt.predicted(ascending.iter().copied().zip(tensors.iter().cloned()), timings);
-        respond(&servable, &outputs, &ascending, &tensors)
+        let bytes = tensors.iter().map(|tensor| tensor.data().len()).sum();
+        off_the_loop(bytes, || respond(&servable, &outputs, &ascending, &tensors))
     }
+}
+
+/// Work on fewer bytes than this is done before anybody notices.
+const QUICK_BYTES_MAX: usize = 256 * 1024;
+
+/// Does work whose time grows with `bytes` where it does not hold up other connections.
+///
+/// Cost: for much work, another thread takes over this one's other tasks.
+pub fn off_the_loop<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes <= QUICK_BYTES_MAX { work() } else { tokio::task::block_in_place(work) }
 }
 
 fn refused(servable: &Servable, refusal: SubmitError) -> ServeError {

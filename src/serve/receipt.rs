@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::admission::Permit;
 use crate::error::ServeError;
 use crate::event::{EventSink, InferEvent, Outcome, Protocol};
 use crate::infer::Timings;
@@ -23,6 +24,7 @@ pub struct Receipt {
     timings: Timings,
     /// Position in the signature and the model's own tensor.
     predicted: SmallVec<[(usize, Tensor); 4]>,
+    place: Option<Permit>,
     closed: bool,
 }
 
@@ -37,12 +39,14 @@ impl Receipt {
             rows: 1,
             timings: Timings::default(),
             predicted: SmallVec::new(),
+            place: None,
             closed: false,
         }
     }
 
-    pub fn arrived(&self) -> Instant {
-        self.arrived
+    /// The request got a place, which is free again when the receipt goes.
+    pub fn admitted(&mut self, place: Permit) {
+        self.place = Some(place);
     }
 
     /// The request was routed: what follows is told of this servable.

@@ -22,6 +22,8 @@ pub enum TensorError {
     TooManyElements { shape: Shape },
     #[error("byte size mismatch: shape {shape} of {datatype} needs {expected} bytes, got {actual}")]
     ByteSize { shape: Shape, datatype: DataType, expected: usize, actual: usize },
+    #[error("a BOOL element is {0}; it must be 0 or 1")]
+    Bool(u8),
     #[error("{0}")]
     Strings(#[from] strings::StringsError),
 }
@@ -35,8 +37,8 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Checks that `data` holds exactly `shape`'s elements of `datatype`. Cost: none for fixed-size types, one
-    /// pass over the length prefixes for strings; never a copy.
+    /// Checks that `data` holds exactly `shape`'s elements of `datatype`. Cost: none for numbers, one pass
+    /// over the values of BOOL and over the length prefixes of strings; never a copy.
     pub fn new(datatype: DataType, shape: Shape, data: Bytes) -> Result<Self, TensorError> {
         let elements =
             shape.elements().ok_or_else(|| TensorError::TooManyElements { shape: shape.clone() })?;
@@ -50,6 +52,12 @@ impl Tensor {
                 }
             }
             None => strings::check(&data, elements)?,
+        }
+        // Another value in a C++ bool is undefined behaviour.
+        if datatype == DataType::Bool
+            && let Some(bad) = data.iter().find(|b| **b > 1)
+        {
+            return Err(TensorError::Bool(*bad));
         }
         Ok(Self { datatype, shape, data })
     }
@@ -120,6 +128,9 @@ mod tests {
         assert!(tensor(DataType::Fp32, &[2], &[0; 7]).is_err());
         assert!(tensor(DataType::Fp32, &[], &[0; 4]).is_ok(), "a scalar is one element");
         assert!(tensor(DataType::Fp32, &[0, 4], &[]).is_ok(), "an empty axis means no bytes");
+        assert!(
+            tensor(DataType::Bool, &[2], &[0, 1]).is_ok() && tensor(DataType::Bool, &[2], &[0, 2]).is_err()
+        );
         assert!(tensor(DataType::Int64, &[i64::MAX, 2], &[]).is_err());
         assert!(tensor(DataType::Int64, &[1 << 61], &[]).is_err());
     }

@@ -23,12 +23,12 @@ impl Shape {
         self.0.len()
     }
 
-    /// The number of elements, or `None` when it does not fit. One empty axis makes it zero whatever the rest.
+    /// The number of elements, or `None` when it does not fit. One empty axis makes it zero, but the others must
+    /// still multiply to a number that fits: ONNX Runtime multiplies them too.
     pub fn elements(&self) -> Option<usize> {
-        if self.0.contains(&0) {
-            return Some(0);
-        }
-        self.0.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
+        let sizes = self.0.iter().filter(|d| **d != 0);
+        let product = sizes.clone().try_fold(1i64, |n, &d| n.checked_mul(d))?;
+        if self.0.contains(&0) { Some(0) } else { usize::try_from(product).ok() }
     }
 
     /// The same shape with another first dimension. A scalar stays one.
@@ -61,7 +61,8 @@ mod tests {
         let count = |dims: &[i64]| Shape::from_dims(dims.iter().copied()).unwrap().elements();
         assert_eq!(count(&[]), Some(1));
         assert_eq!(count(&[3, 4]), Some(12));
-        assert_eq!(count(&[i64::MAX, i64::MAX, 0]), Some(0));
+        assert_eq!(count(&[i64::MAX, 0]), Some(0));
+        assert_eq!(count(&[i64::MAX, i64::MAX, 0]), None);
         assert_eq!(count(&[i64::MAX, 4]), None);
         assert_eq!(Shape::from_dims([2, -1]), None);
     }

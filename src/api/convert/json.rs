@@ -103,9 +103,7 @@ pub fn parse(
 fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<(InferRequest, AnswerForm), ServeError> {
     let mut parameters = RequestParameters::default();
     for (key, value) in present(&body.parameters) {
-        if let Some(value) = parameter(value) {
-            parameters.set(key, &value)?;
-        }
+        parameters.set(key, &parameter(key, value)?)?;
     }
     let inputs = body.inputs.ok_or_else(|| ServeError::invalid("the request has no \"inputs\""))?;
     let inputs =
@@ -144,8 +142,8 @@ fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<Inpu
     let name = &*input.name;
     let mut binary_size = None;
     for (key, value) in present(&input.parameters) {
-        match (key, parameter(value)) {
-            ("binary_data_size", Some(value)) => binary_size = Some(unsigned(key, &value)?),
+        match (key, parameter(key, value)?) {
+            ("binary_data_size", value) => binary_size = Some(unsigned(key, &value)?),
             ("shared_memory_region", _) => return Err(no_shared_memory("input", name)),
             _ => {}
         }
@@ -191,11 +189,11 @@ fn output_parameters(output: &Output<'_>) -> Result<(usize, Option<bool>), Serve
     let mut classes = 0;
     let mut binary = None;
     for (key, value) in present(&output.parameters) {
-        match (key, parameter(value)) {
-            ("classification", Some(value)) => {
+        match (key, parameter(key, value)?) {
+            ("classification", value) => {
                 classes = usize::try_from(unsigned(key, &value)?).unwrap_or(usize::MAX)
             }
-            ("binary_data", Some(value)) => binary = Some(boolean(key, &value)?),
+            ("binary_data", value) => binary = Some(boolean(key, &value)?),
             ("shared_memory_region", _) => return Err(no_shared_memory("output", &output.name)),
             _ => {}
         }
@@ -212,17 +210,20 @@ fn present(parameters: &Option<Map<String, Value>>) -> impl Iterator<Item = (&st
         .map(|(key, value)| (key.as_str(), value))
 }
 
-/// A plain value; lists and objects mean nothing here.
-fn parameter(value: &Value) -> Option<Parameter<'_>> {
-    Some(match value {
-        Value::Bool(b) => Parameter::Bool(*b),
-        Value::String(text) => Parameter::Text(text),
+/// A plain value. Errors: a list or an object, which no parameter takes.
+fn parameter<'a>(key: &str, value: &'a Value) -> Result<Parameter<'a>, ServeError> {
+    let plain = match value {
+        Value::Bool(b) => Some(Parameter::Bool(*b)),
+        Value::String(text) => Some(Parameter::Text(text)),
         Value::Number(n) => match (n.as_u64(), n.as_i64()) {
-            (Some(n), _) => Parameter::Unsigned(n),
-            (_, Some(n)) => Parameter::Signed(n),
-            _ => Parameter::Float(n.as_f64()?),
+            (Some(n), _) => Some(Parameter::Unsigned(n)),
+            (_, Some(n)) => Some(Parameter::Signed(n)),
+            _ => n.as_f64().map(Parameter::Float),
         },
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    plain.ok_or_else(|| {
+        ServeError::invalid(format!("parameter '{}' must be a number, a string, true or false", excerpt(key)))
     })
 }
 
@@ -326,6 +327,7 @@ mod tests {
             (input(r#","data":[1,2]"#).replace("[2]", "[-2]"), 0, "must not be negative"),
             (input(r#","data":[1,2]"#).replace("[2]", "[4611686018427387904,4]"), 0, "too large"),
             (r#"{"inputs":[],"parameters":{"triton_x":1}}"#.to_owned(), 0, "reserved"),
+            (r#"{"inputs":[],"parameters":{"x":[1]}}"#.to_owned(), 0, "must be a number"),
         ] {
             let error = parsed(&json, &vec![0; binary]).expect_err(&json);
             assert!(error.message().contains(part), "{json}: {error}");

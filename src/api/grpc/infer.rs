@@ -47,6 +47,7 @@ async fn run(
     deadline: Option<Instant>,
     receipt: &mut Receipt,
 ) -> Result<pb::ModelInferResponse, ServeError> {
+    gateway.pipeline.admit(receipt)?;
     let id = std::mem::take(&mut message.id);
     let mut request = grpc::parse(message)?;
     request.limits.deadline = deadline;

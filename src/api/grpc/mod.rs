@@ -96,7 +96,9 @@ impl Services {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(streams_max);
+            .max_concurrent_streams(streams_max)
+            // A client that cancels many calls at once is hedging, not attacking, up to a full house of them.
+            .max_pending_accept_reset_streams(streams_max as usize);
         let connection = builder.serve_connection(io, service);
         drive(connection, heard, drain).await;
     }

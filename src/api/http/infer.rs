@@ -17,7 +17,7 @@ use crate::api::convert::write_response;
 use crate::api::questions::Gateway;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::Protocol;
-use crate::serve::Receipt;
+use crate::serve::{Receipt, off_the_loop};
 
 /// How long the JSON before the binary tensors is.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -43,17 +43,22 @@ async fn predict(
     request: Request<Incoming>,
     receipt: &mut Receipt,
 ) -> Result<Response<Body>, ServeError> {
+    gateway.pipeline.admit(receipt)?;
     let (head, body) = request.into_parts();
     let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
     let (mut request, form) = match json_length(&head.headers)? {
         Some(0) => raw(&route.model, body),
-        Some(length) => parse(&route.model, &body, length)?,
-        None => parse(&route.model, &body, body.len())?,
+        length => {
+            let json_length = length.unwrap_or(body.len());
+            off_the_loop(json_length, || parse(&route.model, &body, json_length))?
+        }
     };
     request.version = route.version;
     let response = gateway.pipeline.infer(request, receipt).await?;
     let started = Instant::now();
-    let written = write_response(&response, form.id.as_deref(), |output| form.is_binary(output))?;
+    let bytes = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
+    let write = || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
+    let written = off_the_loop(bytes, write)?;
     receipt.encoded(started.elapsed());
     let mut answer = Response::new(Full::default());
     let headers = answer.headers_mut();

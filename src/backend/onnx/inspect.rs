@@ -177,6 +177,12 @@ fn meaning_of_outputs(graph: &GraphProto) -> Findings {
         let mut name = output.name.as_str();
         for _ in 0..CARRIERS_MAX {
             let Some((node, position)) = producers.get(name) else { break };
+            // Picking from constants picks a class; picking from an input would show what clients sent.
+            let picks = node.op_type == "ArrayFeatureExtractor";
+            let constant = |name: &String| graph.initializer.iter().any(|tensor| tensor.name == *name);
+            if picks && !node.input.first().is_some_and(constant) {
+                break;
+            }
             let known = CLASSIFIERS.iter().find(|(op, at, _)| *op == node.op_type && at == position);
             if let Some((_, _, is_label)) = known {
                 let list = if *is_label { &mut findings.class_labels } else { &mut findings.class_scores };

@@ -44,7 +44,7 @@ impl Loader for OnnxLoader {
             let session = builder
                 .commit_from_file(&artefact.file)
                 .map_err(|e| LoadError(public_text(e.message(), artefact)))?;
-            session::OnnxSession::new(session, device, findings)
+            session::OnnxSession::new(session, device, options, findings)
         };
         // `ort` panics on types that it does not know; such a file is broken for us, the process is not.
         match catch_unwind(AssertUnwindSafe(load)) {

@@ -5,13 +5,14 @@ use std::ptr;
 use std::sync::Arc;
 
 use ort::AsPointer;
+use ort::session::RunOptions;
 use ort::sys::OrtValue;
 use ort::value::{Outlet, TensorElementType, ValueType};
 use smallvec::SmallVec;
 
 use super::inspect::Findings;
 use super::value::{self, Input, Value, check};
-use crate::backend::{BatchInput, Device, Graph, GraphTensor, LoadError, RunError, Session};
+use crate::backend::{BatchInput, Device, Graph, GraphTensor, LoadError, RunError, Session, SessionOptions};
 use crate::tensor::{ANY, DataType, Tensor};
 
 /// A session with the names that its calls pass.
@@ -20,6 +21,7 @@ pub struct OnnxSession {
     graph: Graph,
     input_names: Vec<CString>,
     output_names: Vec<CString>,
+    run_options: Option<RunOptions>,
     concurrent: bool,
 }
 
@@ -27,6 +29,7 @@ impl OnnxSession {
     pub fn new(
         session: ort::session::Session,
         device: &Device,
+        options: &SessionOptions,
         findings: Findings,
     ) -> Result<Self, LoadError> {
         let mut inputs: Vec<GraphTensor> = session
@@ -59,6 +62,7 @@ impl OnnxSession {
             output_names: names(&outputs).map_err(nul)?,
             graph: Graph { inputs, outputs, class_scores, class_labels },
             session: Arc::new(session),
+            run_options: run_options(&options.run_entries)?,
             // ONNX Runtime's CPU provider takes concurrent calls of one session; other providers are not
             // promised to (ARCHITECTURE.md, measured facts).
             concurrent: *device == Device::Cpu,
@@ -88,7 +92,7 @@ impl Session for OnnxSession {
         let status = unsafe {
             (api.Run)(
                 self.session.ptr().cast_mut(),
-                ptr::null(),
+                self.run_options.as_ref().map_or(ptr::null(), AsPointer::ptr),
                 input_names.as_ptr(),
                 values.as_ptr(),
                 values.len(),
@@ -103,7 +107,7 @@ impl Session for OnnxSession {
         let read = |(value, &index): (Option<Value>, &usize)| {
             let name = &self.graph.outputs[index].name;
             let value = value.ok_or_else(|| RunError::Failed(format!("output '{name}' was not computed")))?;
-            value::read(api, value, name, &self.session)
+            value::read(api, value, name, &held, &self.session)
         };
         results.into_iter().zip(outputs).map(read).collect()
     }
@@ -111,6 +115,19 @@ impl Session for OnnxSession {
     fn concurrent(&self) -> bool {
         self.concurrent
     }
+}
+
+/// Options for every call; none when there is nothing to say.
+fn run_options(entries: &[(String, String)]) -> Result<Option<RunOptions>, LoadError> {
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let failed = |e: ort::Error| LoadError(format!("run options: {}", e.message()));
+    let mut options = RunOptions::new().map_err(failed)?;
+    for (key, value) in entries {
+        options.set(key, value).map_err(failed)?;
+    }
+    Ok(Some(options))
 }
 
 fn graph_tensor(role: &str, outlet: &Outlet, findings: &Findings) -> Result<GraphTensor, LoadError> {

@@ -3,6 +3,7 @@
 //! Always: a value is released exactly once; bytes that a value borrows outlive it.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -96,6 +97,8 @@ pub struct Input {
     // Before the buffer, so that it is dropped first.
     pub value: Value,
     _buffer: Buffer,
+    /// Addresses of the bytes that the value borrows.
+    borrowed: Range<usize>,
 }
 
 impl Input {
@@ -137,7 +140,13 @@ impl Input {
         };
         check(api, status)?;
         let value = Value::from_raw(raw).ok_or_else(no_value)?;
-        Ok(Self { value, _buffer: buffer })
+        let start = data as usize;
+        Ok(Self { value, _buffer: buffer, borrowed: start..start + length })
+    }
+
+    /// Whether this input lends its bytes to a value that has them at `data`.
+    fn lends(&self, data: *const u8) -> bool {
+        self.borrowed.contains(&(data as usize))
     }
 
     fn strings(api: &OrtApi, input: &BatchInput) -> Result<Self, RunError> {
@@ -177,7 +186,7 @@ impl Input {
                 }
             }
         }
-        Ok(Self { value, _buffer: Buffer::None })
+        Ok(Self { value, _buffer: Buffer::None, borrowed: 0..0 })
     }
 }
 
@@ -250,11 +259,15 @@ impl<K> AsRef<[u8]> for SharedOutput<K> {
     }
 }
 
-/// Reads an output. Cost: no copy above a kilobyte, except for strings.
+/// Reads an output. Cost: no copy above a kilobyte, except for strings and for an output that is an input.
+///
+/// A graph may name an input among its outputs. Such a value borrows the bytes of `inputs`, which end with the
+/// call; so it is copied.
 pub fn read<K: Send + Sync + 'static>(
     api: &OrtApi,
     value: Value,
     name: &str,
+    inputs: &[Input],
     keep: &Arc<K>,
 ) -> Result<Tensor, RunError> {
     let mut kind = ONNXType::ONNX_TYPE_UNKNOWN;
@@ -279,8 +292,10 @@ pub fn read<K: Send + Sync + 'static>(
             check(api, unsafe { (api.GetTensorMutableData)(value.as_ptr(), &mut data) })?;
             if length == 0 {
                 Bytes::new()
-            } else if length < SHARED_OUTPUT_BYTES_MIN {
-                // SAFETY: as above; copied before the value is released.
+            } else if length < SHARED_OUTPUT_BYTES_MIN
+                || inputs.iter().any(|input| input.lends(data.cast::<u8>().cast_const()))
+            {
+                // SAFETY: as above; copied before the value, and the inputs that it may borrow, are released.
                 Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) })
             } else {
                 let data = data.cast::<u8>().cast_const();

@@ -136,5 +136,6 @@ pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<Mode
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(format!("config.pbtxt cannot be read: {}", e.kind())),
     };
-    resolve(&pbtxt::parse(&text)?, name, folder, defaults)
+    let text = text.trim_start_matches('\u{feff}');
+    resolve(&pbtxt::parse(text)?, name, folder, defaults)
 }

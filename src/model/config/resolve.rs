@@ -48,8 +48,13 @@ const HONOURED: &[&str] = &[
     "model_transaction_policy",
 ];
 
-/// Keys that only advise how to be quick where this server has nothing to choose: accepted, with a warning.
+/// Keys that change nothing here and harm nothing: accepted, with a warning.
 const HINTS: &[&str] = &[
+    "cc_model_filenames",
+    "metric_tags",
+    "instance_group.host_policy",
+    "instance_group.rate_limiter",
+    "optimization.cuda",
     "optimization.priority",
     "optimization.input_pinned_memory",
     "optimization.output_pinned_memory",
@@ -64,7 +69,7 @@ pub fn resolve(
     folder: &Path,
     defaults: &Defaults,
 ) -> Result<ModelConfig, String> {
-    let hints = check_keys(message)?;
+    let mut hints = check_keys(message)?;
     let source: pb::ModelConfig = message.transcode_to().map_err(|e| format!("config.pbtxt: {e}"))?;
     check_identity(&source, name)?;
     if source.response_cache.is_some_and(|cache| cache.enable) {
@@ -77,17 +82,19 @@ pub fn resolve(
             "config.pbtxt: model_transaction_policy.decoupled is not supported for ONNX models".to_owned()
         );
     }
-    let says_nothing = source.max_batch_size == 0 && source.input.is_empty() && source.output.is_empty();
+    // As in Triton: a config that leaves out one side leaves it to the file whether there is a batch axis.
+    let says_nothing = source.max_batch_size == 0 && (source.input.is_empty() || source.output.is_empty());
     let max_batch_size = usize::try_from(source.max_batch_size).map_err(|_| {
         format!("config.pbtxt: max_batch_size {} is negative; use 0 for none", source.max_batch_size)
     })?;
-    let session = session_options(&source)?;
+    let session = session_options(&source, &mut hints)?;
+    let instances = instance_groups(&source, defaults, &mut hints)?;
     Ok(ModelConfig {
         max_batch_size: (!says_nothing).then_some(max_batch_size),
         inputs: source.input.iter().map(input).collect::<Result<_, _>>()?,
         outputs: source.output.iter().map(|o| output(o, folder)).collect::<Result<_, _>>()?,
         dynamic_batching: dynamic_batching(&source, max_batch_size, defaults)?,
-        instances: instance_groups(&source, defaults)?,
+        instances,
         version_policy: version_policy(&source)?,
         session,
         warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
@@ -346,12 +353,26 @@ pub fn level_policy(policy: Option<&pb::ModelQueuePolicy>, defaults: &Defaults) 
     }
 }
 
-fn instance_groups(source: &pb::ModelConfig, defaults: &Defaults) -> Result<Vec<InstanceGroup>, String> {
+fn instance_groups(
+    source: &pb::ModelConfig,
+    defaults: &Defaults,
+    hints: &mut Vec<String>,
+) -> Result<Vec<InstanceGroup>, String> {
     use pb::model_instance_group::Kind;
+    refuse_cpu_accelerators(source)?;
+    let on_gpu = |group: &pb::ModelInstanceGroup| match group.kind() {
+        Kind::Gpu => true,
+        Kind::Auto => !group.gpus.is_empty(),
+        Kind::Cpu | Kind::Model => false,
+    };
+    if !source.instance_group.iter().any(on_gpu) {
+        hints.extend(gpu_keys(source));
+    }
     if source.instance_group.is_empty() {
         return Ok(vec![InstanceGroup { device: Device::Cpu, count: defaults.instances }]);
     }
-    let cuda_options = cuda_options(source)?;
+    let cuda_options =
+        if source.instance_group.iter().any(on_gpu) { cuda_options(source)? } else { Vec::new() };
     let mut groups = Vec::new();
     for group in &source.instance_group {
         let count = match group.count {
@@ -423,7 +444,7 @@ fn file_name(source: &pb::ModelConfig) -> Result<String, String> {
     }
 }
 
-fn session_options(source: &pb::ModelConfig) -> Result<SessionOptions, String> {
+fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<SessionOptions, String> {
     let mut options = SessionOptions::default();
     if let Some(graph) = source.optimization.as_ref().and_then(|o| o.graph.as_ref()) {
         // The numbers of Triton's ONNX Runtime backend.
@@ -455,20 +476,19 @@ fn session_options(source: &pb::ModelConfig) -> Result<SessionOptions, String> {
             "enable_mem_pattern" => options.mem_pattern = Some(boolean(key, value)?),
             // One CPU session always serves all its instances here.
             "share_session_between_instances" => _ = boolean(key, value)?,
+            "memory.enable_memory_arena_shrinkage" => {
+                options.run_entries.push((key.clone(), value.to_owned()))
+            }
             _ if key.starts_with("session.") => options.entries.push((key.clone(), value.to_owned())),
             _ if CUDA_PARAMETERS.contains(&key.as_str()) => {}
-            _ => {
-                return Err(format!(
-                    "config.pbtxt: parameters.{key} is not supported; remove it, or set ONNX Runtime's own options as \
-                     session.<key>"
-                ));
-            }
+            // People keep notes of their own there.
+            _ => hints.push(format!("parameters.{key}")),
         }
     }
     Ok(options)
 }
 
-/// Parameters that go to the CUDA provider; without KIND_GPU they change nothing.
+/// Parameters that go to the CUDA provider.
 const CUDA_PARAMETERS: &[&str] =
     &["cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream"];
 
@@ -479,13 +499,6 @@ fn cuda_options(source: &pb::ModelConfig) -> Result<Vec<(String, String)>, Strin
         .collect();
     let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
     let Some(accelerators) = accelerators else { return Ok(options) };
-    if let Some(cpu) = accelerators.cpu_execution_accelerator.first() {
-        return Err(format!(
-            "config.pbtxt: optimization.execution_accelerators.cpu_execution_accelerator '{}' is not supported; \
-             remove it to use ONNX Runtime's CPU provider",
-            cpu.name
-        ));
-    }
     for gpu in &accelerators.gpu_execution_accelerator {
         if gpu.name != "cuda" {
             return Err(format!(
@@ -498,6 +511,29 @@ fn cuda_options(source: &pb::ModelConfig) -> Result<Vec<(String, String)>, Strin
     }
     options.sort();
     Ok(options)
+}
+
+fn refuse_cpu_accelerators(source: &pb::ModelConfig) -> Result<(), String> {
+    let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
+    match accelerators.and_then(|a| a.cpu_execution_accelerator.first()) {
+        None => Ok(()),
+        Some(cpu) => Err(format!(
+            "config.pbtxt: optimization.execution_accelerators.cpu_execution_accelerator '{}' is not supported; \
+             remove it to use ONNX Runtime's CPU provider",
+            cpu.name
+        )),
+    }
+}
+
+/// Keys that matter on a GPU only, for a model that runs on none.
+fn gpu_keys(source: &pb::ModelConfig) -> Vec<String> {
+    let parameters = CUDA_PARAMETERS.iter().filter(|key| source.parameters.contains_key(**key));
+    let mut keys: Vec<String> = parameters.map(|key| format!("parameters.{key}")).collect();
+    let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
+    for gpu in accelerators.iter().flat_map(|a| &a.gpu_execution_accelerator) {
+        keys.push(format!("optimization.execution_accelerators.gpu_execution_accelerator '{}'", gpu.name));
+    }
+    keys
 }
 
 fn number(key: &str, value: &str) -> Result<usize, String> {
@@ -567,14 +603,13 @@ mod tests {
             ("ensemble_scheduling { step { model_name: \"x\" } }", "ensemble_scheduling"),
             ("response_cache { enable: true }", "response_cache"),
             ("model_transaction_policy { decoupled: true }", "decoupled"),
-            ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs"),
             ("optimization { graph { level: 7 } }", "optimization.graph.level"),
             (
                 "optimization { execution_accelerators { cpu_execution_accelerator { name: \"openvino\" } } } instance_group { }",
                 "openvino",
             ),
             (
-                "optimization { execution_accelerators { gpu_execution_accelerator { name: \"tensorrt\" } } } instance_group { }",
+                "optimization { execution_accelerators { gpu_execution_accelerator { name: \"tensorrt\" } } } instance_group { kind: KIND_GPU }",
                 "tensorrt",
             ),
             ("batch_input { kind: BATCH_ELEMENT_COUNT }", "batch_input"),
@@ -586,7 +621,6 @@ mod tests {
                 "allow_ragged_batch",
             ),
             ("input { name: \"x\" data_type: TYPE_FP32 dims: 1 is_shape_tensor: true }", "is_shape_tensor"),
-            ("parameters { key: \"custom\" value { string_value: \"1\" } }", "parameters.custom"),
             ("parameters { key: \"execution_mode\" value { string_value: \"2\" } }", "execution_mode"),
             ("platform: \"tensorflow_savedmodel\"", "platform"),
             ("backend: \"python\"", "backend"),
