@@ -5,6 +5,7 @@
 
 mod cli;
 mod clients;
+mod conformance;
 mod floors;
 mod invariants;
 mod lifecycle;

@@ -102,11 +102,8 @@ impl Connection {
         let status =
             status.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
         let mut headers = Vec::new();
-        loop {
-            match line()?.split_once(':') {
-                Some((name, value)) => headers.push((name.to_owned(), value.trim().to_owned())),
-                None => break,
-            }
+        while let Some((name, value)) = line()?.split_once(':') {
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
         let length = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
