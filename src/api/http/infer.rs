@@ -1,5 +1,6 @@
 //! `POST …/infer` and the other bodies that clients send.
 
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -124,9 +125,17 @@ async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Res
 
 /// A body that ended early was given up by its client; any other fault in it is the client's mistake.
 fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
-    let gone = error
-        .downcast_ref::<hyper::Error>()
-        .is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled());
+    let gone = std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let http = error.downcast_ref::<hyper::Error>();
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        http.is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled())
+            || matches!(
+                io,
+                Some(
+                    ErrorKindOfIo::UnexpectedEof | ErrorKindOfIo::ConnectionReset | ErrorKindOfIo::BrokenPipe
+                )
+            )
+    });
     match gone {
         true => ServeError::new(ErrorKind::Cancelled, "the request's body ended early"),
         false => ServeError::invalid("the request's body is malformed"),

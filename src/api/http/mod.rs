@@ -34,13 +34,17 @@ type Body = Full<Bytes>;
 pub async fn serve(gateway: Arc<Gateway>, io: TokioIo<TcpStream>, drain: Drain) {
     let heard = Heard::default();
     let first = heard.clone();
+    let streams_max = gateway.limits.streams_max;
     let service = service_fn(move |request| {
         first.request();
         let gateway = Arc::clone(&gateway);
         async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
     });
-    connection(io, drain, heard, service).await;
+    connection(io, drain, heard, streams_max, service).await;
 }
+
+/// Streams at once on one connection for metrics: nobody asks for more than a page at a time.
+const METRICS_STREAMS_MAX: u32 = 16;
 
 /// Answers `GET /metrics` out of `render`.
 pub async fn serve_metrics(
@@ -55,10 +59,10 @@ pub async fn serve_metrics(
         let render = Arc::clone(&render);
         async move { Ok::<_, Infallible>(metrics_page(&request, &*render)) }
     });
-    connection(io, drain, heard, service).await;
+    connection(io, drain, heard, METRICS_STREAMS_MAX, service).await;
 }
 
-async fn connection<S>(io: TokioIo<TcpStream>, drain: Drain, heard: Heard, service: S)
+async fn connection<S>(io: TokioIo<TcpStream>, drain: Drain, heard: Heard, streams_max: u32, service: S)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
         + Send
@@ -67,7 +71,7 @@ where
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(streams_max);
     let connection = builder.serve_connection(io, service).into_owned();
     drive(connection, heard, drain).await;
 }

@@ -34,11 +34,16 @@ pub fn may_batch(graph: &Graph) -> bool {
 /// `proved_to_batch` counts only where the config says nothing of batches. Errors: the config contradicts the
 /// file; the message names the tensor and what the file says.
 pub fn complete(config: &ModelConfig, graph: &Graph, proved_to_batch: bool) -> Result<Completed, String> {
-    let max_batch_size = match config.max_batch_size {
-        Some(size) => size,
-        None if proved_to_batch => config.defaults.max_batch_size,
-        None => 0,
-    };
+    match config.max_batch_size {
+        Some(size) => with_batch_size(config, graph, size),
+        None if !proved_to_batch => with_batch_size(config, graph, 0),
+        // Dims that the config gives for one side tell whether they count the batch axis.
+        None => with_batch_size(config, graph, config.defaults.max_batch_size)
+            .or_else(|batched| with_batch_size(config, graph, 0).map_err(|_| batched)),
+    }
+}
+
+fn with_batch_size(config: &ModelConfig, graph: &Graph, max_batch_size: usize) -> Result<Completed, String> {
     let batched = max_batch_size > 0;
     let (inputs, graph_inputs) = specs("input", &config.inputs, &graph.inputs, batched)?;
     let (outputs, graph_outputs) = specs("output", &config.outputs, &graph.outputs, batched)?;
@@ -301,6 +306,14 @@ mod tests {
         let single = completed("", false).unwrap();
         assert_eq!(single.signature.inputs[0].dims, [ANY, 4]);
         assert!(!single.batching.merging);
+    }
+
+    #[test]
+    fn one_side_given_tells_whether_it_counts_the_batch_axis() {
+        let x = |dims: &str| format!("input {{ name: \"x\" data_type: TYPE_FP32 dims: {dims} }}");
+        assert_eq!(completed(&x("[ 4 ]"), true).unwrap().signature.max_batch_size, 32);
+        assert_eq!(completed(&x("[ -1, 4 ]"), true).unwrap().signature.max_batch_size, 0);
+        assert!(completed(&x("[ 5 ]"), true).unwrap_err().contains("[-1,5] with its batch axis"));
     }
 
     #[test]
