@@ -110,6 +110,17 @@ def build_good():
     )
     write_config(GOOD, "optional_input", OPTIONAL_CONFIG)
 
+    # An output that is the input itself shares the caller's memory in ONNX Runtime.
+    save(
+        graph(
+            "echo_input",
+            [helper.make_node("Neg", ["INPUT0"], ["OUTPUT0"])],
+            [tensor("INPUT0", TensorProto.FLOAT, ["N", "M"])],
+            [tensor("OUTPUT0", TensorProto.FLOAT, ["N", "M"]), tensor("INPUT0", TensorProto.FLOAT, ["N", "M"])],
+        ),
+        model_file(GOOD, "echo_input"),
+    )
+
 
 def identity(element_type, shape):
     """INPUT0 to OUTPUT0, unchanged."""
@@ -212,6 +223,9 @@ def check_good():
     path = model_file(GOOD, "optional_input")
     assert np.array_equal(run(path, INPUT0=x)["OUTPUT0"], x + np.array([1, 2, 3, 4], np.float32))
     assert np.array_equal(run(path, INPUT0=x, bias=np.zeros(4, np.float32))["OUTPUT0"], x)
+
+    echoed = run(model_file(GOOD, "echo_input"), INPUT0=x)
+    assert np.array_equal(echoed["OUTPUT0"], -x) and np.array_equal(echoed["INPUT0"], x)
 
     for path in sorted(GOOD.glob("*/*/model.onnx")):
         print(f"{path.relative_to(TESTS)}: {path.stat().st_size} bytes\n{signature(path)}")

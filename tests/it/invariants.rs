@@ -12,7 +12,7 @@ use crate::support::http::Connection;
 use crate::support::program::Program;
 use crate::support::project;
 use crate::support::repository::Repository;
-use crate::support::tensors::{rows_of_four, simple, with_parameter};
+use crate::support::tensors::{fp32, rows_of_four, simple, with_parameter};
 use crate::support::weir::{Weir, infer_path};
 
 // ── INV-03: A batch's answers are those each request would have had alone ────────────────────────────────────────
@@ -91,6 +91,33 @@ fn inv_03_a_batchs_answers_are_those_each_request_would_have_had_alone() {
         let calls = page.sum("weir_session_calls_total", &[("model", model)]);
         assert!(calls < total / 2.0, "nothing was batched: {calls} calls of {model}");
     }
+}
+
+/// Regression: an output that is an input borrowed the request's bytes, which ended before the answer was written.
+#[test]
+fn an_output_that_is_an_input_carries_its_own_requests_bytes() {
+    let weir = Weir::start(project("tests/models"), &[]);
+    let floats = |outputs: &Value, i: usize| -> Vec<f32> {
+        outputs[i]["data"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+    };
+    let http = weir.http;
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            scope.spawn(move || {
+                let mut connection = Connection::open(http);
+                for request in 0..10 {
+                    let sent: Vec<f32> =
+                        (0..4000).map(|i| (client * 1_000_000 + request * 10_000 + i) as f32).collect();
+                    let body = fp32(&[1, sent.len()], &sent).to_string();
+                    let answer = connection.ask("POST", &infer_path("echo_input"), &[], body.as_bytes());
+                    let answer = answer.expect(200).json();
+                    let negated: Vec<f32> = sent.iter().map(|v| -v).collect();
+                    assert_eq!(floats(&answer["outputs"], 0), negated);
+                    assert_eq!(floats(&answer["outputs"], 1), sent);
+                }
+            });
+        }
+    });
 }
 
 // ── INV-04: Every queue, body, batch and retry has a limit, and says what happens at it ──────────────────────────
