@@ -156,25 +156,9 @@ fn same(a: &Tensor, b: &Tensor) -> bool {
         DataType::Bf16 => 5e-2,
         _ => return a.data() == b.data(),
     };
-    let (a, b) = (floats(a), floats(b));
+    let (a, b) = (a.floats(usize::MAX), b.floats(usize::MAX));
     let scale = a.iter().chain(&b).copied().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     a.iter().zip(&b).all(|(x, y)| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance * scale)
-}
-
-/// The values of a float tensor.
-fn floats(tensor: &Tensor) -> Vec<f64> {
-    let data = tensor.data();
-    match tensor.datatype() {
-        DataType::Fp64 => chunks(data).map(f64::from_le_bytes).collect(),
-        DataType::Fp32 => chunks(data).map(|b| f64::from(f32::from_le_bytes(b))).collect(),
-        DataType::Fp16 => chunks(data).map(|b| f16::from_le_bytes(b).to_f64()).collect(),
-        DataType::Bf16 => chunks(data).map(|b| bf16::from_le_bytes(b).to_f64()).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    data.chunks_exact(N).map(|chunk| chunk.try_into().expect("chunks have that size"))
 }
 
 /// One input of a trial run with `rows` rows of `data` each.
@@ -193,7 +177,7 @@ mod tests {
         FakeSession::new(graph, move |inputs| {
             let x = joined(&inputs[0]);
             let rows = x.shape().dims()[0] as usize;
-            let values: Vec<f32> = chunks(x.data()).map(f32::from_le_bytes).collect();
+            let values: Vec<f32> = x.floats(usize::MAX).into_iter().map(|v| v as f32).collect();
             let y: Vec<u8> = f(&values, rows).into_iter().flat_map(f32::to_le_bytes).collect();
             Ok(vec![Tensor::new(DataType::Fp32, x.shape().clone(), y.into()).unwrap()])
         })

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use half::{bf16, f16};
 use metrics::{Counter, Histogram};
 use ndarray::{ArrayView2, Axis};
 
@@ -127,7 +126,7 @@ impl Output {
         if let Meaning::Label(classes) = &self.meaning {
             return classes.count_labels(tensor);
         }
-        let values = floats(tensor);
+        let values = tensor.floats(ELEMENTS_MAX);
         if values.is_empty() {
             return;
         }
@@ -212,7 +211,7 @@ impl Classes {
                     self.count_number(i64::from(i32::from_le_bytes(b.try_into().expect("four bytes"))));
                 });
             }
-            _ => floats(tensor).iter().for_each(|v| self.count_number(*v as i64)),
+            _ => tensor.floats(ELEMENTS_MAX).iter().for_each(|v| self.count_number(*v as i64)),
         }
     }
 
@@ -244,25 +243,5 @@ impl Classes {
                 known.insert(class.to_vec(), counter);
             }
         }
-    }
-}
-
-/// The values of a float tensor, up to the bound; none for other types.
-fn floats(tensor: &Tensor) -> Vec<f64> {
-    let data = tensor.data();
-    macro_rules! read {
-        ($type:ty, $wide:expr) => {
-            data.chunks_exact(size_of::<$type>())
-                .take(ELEMENTS_MAX)
-                .map(|b| $wide(<$type>::from_le_bytes(b.try_into().expect("chunks have that size"))))
-                .collect()
-        };
-    }
-    match tensor.datatype() {
-        DataType::Fp32 => read!(f32, f64::from),
-        DataType::Fp64 => read!(f64, |v| v),
-        DataType::Fp16 => read!(f16, f16::to_f64),
-        DataType::Bf16 => read!(bf16, bf16::to_f64),
-        _ => Vec::new(),
     }
 }

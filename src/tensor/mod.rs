@@ -78,6 +78,26 @@ impl Tensor {
         self.shape.elements().expect("checked when the tensor was made")
     }
 
+    /// The first `elements_max` values of a tensor of floats, widened; none for other types.
+    pub fn floats(&self, elements_max: usize) -> Vec<f64> {
+        macro_rules! widened {
+            ($type:ty, $widen:expr) => {
+                self.data
+                    .chunks_exact(size_of::<$type>())
+                    .take(elements_max)
+                    .map(|b| $widen(<$type>::from_le_bytes(b.try_into().expect("chunks have that size"))))
+                    .collect()
+            };
+        }
+        match self.datatype {
+            DataType::Fp16 => widened!(half::f16, half::f16::to_f64),
+            DataType::Bf16 => widened!(half::bf16, half::bf16::to_f64),
+            DataType::Fp32 => widened!(f32, f64::from),
+            DataType::Fp64 => widened!(f64, |v| v),
+            _ => Vec::new(),
+        }
+    }
+
     /// The same bytes under another shape, or `None` when the element counts differ.
     pub fn with_shape(&self, shape: Shape) -> Option<Self> {
         (shape.elements() == Some(self.elements())).then(|| Self {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Defaults, ModelConfig, TensorConfig};
+use super::{Defaults, ModelConfig, TensorConfig, config_datatype};
 use crate::backend::{Graph, GraphTensor};
 use crate::batch::LevelPolicy;
 use crate::batch::{BatchingPolicy, TimeoutAction};
 use crate::proto::inference as pb;
-use crate::tensor::{ANY, DataType, Signature, TensorSpec, format_dims};
+use crate::tensor::{ANY, Signature, TensorSpec, format_dims};
 
 /// What a version serves with.
 #[derive(Debug, Clone)]
@@ -208,7 +208,7 @@ fn shown(config: &ModelConfig, signature: &Signature) -> pb::ModelConfig {
         if shown.input.iter().all(|input| input.name != *spec.name) {
             shown.input.push(pb::ModelInput {
                 name: spec.name.to_string(),
-                data_type: config_datatype(spec.datatype) as i32,
+                data_type: config_datatype(spec.datatype),
                 dims: spec.dims.clone(),
                 ..Default::default()
             });
@@ -218,7 +218,7 @@ fn shown(config: &ModelConfig, signature: &Signature) -> pb::ModelConfig {
         if shown.output.iter().all(|output| output.name != *spec.name) {
             shown.output.push(pb::ModelOutput {
                 name: spec.name.to_string(),
-                data_type: config_datatype(spec.datatype) as i32,
+                data_type: config_datatype(spec.datatype),
                 dims: spec.dims.clone(),
                 ..Default::default()
             });
@@ -249,30 +249,12 @@ fn shown(config: &ModelConfig, signature: &Signature) -> pb::ModelConfig {
     shown
 }
 
-fn config_datatype(datatype: DataType) -> pb::DataType {
-    match datatype {
-        DataType::Bool => pb::DataType::TypeBool,
-        DataType::Uint8 => pb::DataType::TypeUint8,
-        DataType::Uint16 => pb::DataType::TypeUint16,
-        DataType::Uint32 => pb::DataType::TypeUint32,
-        DataType::Uint64 => pb::DataType::TypeUint64,
-        DataType::Int8 => pb::DataType::TypeInt8,
-        DataType::Int16 => pb::DataType::TypeInt16,
-        DataType::Int32 => pb::DataType::TypeInt32,
-        DataType::Int64 => pb::DataType::TypeInt64,
-        DataType::Fp16 => pb::DataType::TypeFp16,
-        DataType::Bf16 => pb::DataType::TypeBf16,
-        DataType::Fp32 => pb::DataType::TypeFp32,
-        DataType::Fp64 => pb::DataType::TypeFp64,
-        DataType::Bytes => pb::DataType::TypeString,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::ModelName;
     use crate::model::config::{Defaults, pbtxt, resolve};
+    use crate::tensor::DataType;
 
     fn tensor(name: &str, dims: &[i64]) -> GraphTensor {
         GraphTensor {

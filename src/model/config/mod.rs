@@ -139,3 +139,45 @@ pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<Mode
     let text = text.trim_start_matches('\u{feff}');
     resolve(&pbtxt::parse(text)?, name, folder, defaults)
 }
+
+/// The protocol's types and the config's, side by side.
+const DATATYPES: [(DataType, pb::DataType); 14] = [
+    (DataType::Bool, pb::DataType::TypeBool),
+    (DataType::Uint8, pb::DataType::TypeUint8),
+    (DataType::Uint16, pb::DataType::TypeUint16),
+    (DataType::Uint32, pb::DataType::TypeUint32),
+    (DataType::Uint64, pb::DataType::TypeUint64),
+    (DataType::Int8, pb::DataType::TypeInt8),
+    (DataType::Int16, pb::DataType::TypeInt16),
+    (DataType::Int32, pb::DataType::TypeInt32),
+    (DataType::Int64, pb::DataType::TypeInt64),
+    (DataType::Fp16, pb::DataType::TypeFp16),
+    (DataType::Bf16, pb::DataType::TypeBf16),
+    (DataType::Fp32, pb::DataType::TypeFp32),
+    (DataType::Fp64, pb::DataType::TypeFp64),
+    (DataType::Bytes, pb::DataType::TypeString),
+];
+
+/// The type that a config's `data_type` means.
+fn datatype_of(config: i32) -> Option<DataType> {
+    DATATYPES.iter().find(|(_, c)| *c as i32 == config).map(|(datatype, _)| *datatype)
+}
+
+/// A type as a config's `data_type`.
+fn config_datatype(datatype: DataType) -> i32 {
+    let (_, config) = DATATYPES[datatype as usize];
+    config as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_stands_in_the_order_of_data_types() {
+        for datatype in DataType::ALL {
+            assert_eq!(datatype_of(config_datatype(datatype)), Some(datatype));
+        }
+        assert_eq!(datatype_of(pb::DataType::TypeInvalid as i32), None);
+    }
+}

@@ -8,13 +8,13 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 
 use super::{
     Defaults, DynamicBatching, InstanceGroup, ModelConfig, TensorConfig, VersionPolicy, WarmupData,
-    WarmupInput, WarmupSample,
+    WarmupInput, WarmupSample, datatype_of,
 };
 use crate::backend::{Device, GraphOptimization, SessionOptions};
 use crate::batch::{LevelPolicy, TimeoutAction};
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
-use crate::tensor::{ANY, DataType};
+use crate::tensor::ANY;
 
 /// Keys that are honoured. A path names everything below it.
 const HONOURED: &[&str] = &[
@@ -183,28 +183,6 @@ fn check_identity(source: &pb::ModelConfig, name: &ModelName) -> Result<(), Stri
     Ok(())
 }
 
-/// The protocol's type for a config's `data_type`.
-fn datatype(number: i32) -> Option<DataType> {
-    use pb::DataType as T;
-    Some(match T::try_from(number).ok()? {
-        T::TypeInvalid => return None,
-        T::TypeBool => DataType::Bool,
-        T::TypeUint8 => DataType::Uint8,
-        T::TypeUint16 => DataType::Uint16,
-        T::TypeUint32 => DataType::Uint32,
-        T::TypeUint64 => DataType::Uint64,
-        T::TypeInt8 => DataType::Int8,
-        T::TypeInt16 => DataType::Int16,
-        T::TypeInt32 => DataType::Int32,
-        T::TypeInt64 => DataType::Int64,
-        T::TypeFp16 => DataType::Fp16,
-        T::TypeFp32 => DataType::Fp32,
-        T::TypeFp64 => DataType::Fp64,
-        T::TypeString => DataType::Bytes,
-        T::TypeBf16 => DataType::Bf16,
-    })
-}
-
 fn input(input: &pb::ModelInput) -> Result<TensorConfig, String> {
     let reshape = input.reshape.as_ref().map(|r| r.shape.clone());
     tensor("input", &input.name, input.data_type, &input.dims, reshape)
@@ -232,7 +210,7 @@ fn tensor(
     if name.is_empty() {
         return Err(format!("config.pbtxt: every {role} needs a name"));
     }
-    let datatype = datatype(data_type)
+    let datatype = datatype_of(data_type)
         .ok_or_else(|| format!("config.pbtxt: {role} '{name}' needs a data_type, such as TYPE_FP32"))?;
     let all_dims = dims.iter().chain(reshape.iter().flatten());
     if let Some(bad) = all_dims.clone().find(|&&d| d < ANY) {
@@ -556,7 +534,7 @@ fn warmup(sample: &pb::ModelWarmup, folder: &Path) -> Result<WarmupSample, Strin
     use pb::model_warmup::input::InputDataType;
     let mut inputs = Vec::new();
     for (name, input) in &sample.inputs {
-        let datatype = datatype(input.data_type)
+        let datatype = datatype_of(input.data_type)
             .ok_or_else(|| format!("config.pbtxt: model_warmup input '{name}' needs a data_type"))?;
         if let Some(bad) = input.dims.iter().find(|d| **d < 0) {
             return Err(format!(
