@@ -290,6 +290,7 @@ fn inv_08_the_sum_of_all_outcomes_equals_the_requests_received() {
     for outcome in ["ok", "invalid_argument", "not_found", "overloaded", "deadline_exceeded"] {
         assert!(seen.contains_key(outcome), "the storm had no {outcome}");
     }
-    assert_eq!(page.sum("weir_requests_in_flight", &[]), 0.0);
-    assert_eq!(page.sum("weir_queue_depth", &[]), 0.0);
+    weir.until("the server is empty", |page| {
+        ["weir_requests_in_flight", "weir_queue_depth"].iter().all(|gauge| page.sum(gauge, &[]) == 0.0)
+    });
 }

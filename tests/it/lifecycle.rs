@@ -78,14 +78,37 @@ fn loading() -> (Repository, Weir) {
 }
 
 #[test]
-fn a_signal_while_models_load_ends_with_success() {
-    // Several times, at different moments of the load: the process must not fall over its own threads.
-    for pause in [0, 30, 60, 120] {
-        let (_repository, mut weir) = loading();
+fn a_signal_while_a_model_warms_up_ends_with_success() {
+    let (_repository, mut weir) = loading();
+    // Its session is made in a few milliseconds; warming it takes minutes.
+    std::thread::sleep(Duration::from_millis(500));
+    weir.signal("TERM");
+    assert_eq!(weir.exit_code(SOON), Some(0), "{}", weir.errors());
+}
+
+#[test]
+fn a_signal_while_sessions_are_made_ends_with_success() {
+    // So many that some session is being made whenever the process ends: it must not fall over its own threads.
+    let repository = Repository::new();
+    for i in 0..200 {
+        repository.copy("models/tickets/1", &format!("tickets{i}/1"));
+    }
+    for pause in [10, 30, 60, 100] {
+        let mut weir = Weir::begin(&repository, &[]);
         std::thread::sleep(Duration::from_millis(pause));
         weir.signal("TERM");
         assert_eq!(weir.exit_code(SOON), Some(0), "after {pause} ms: {}", weir.errors());
     }
+}
+
+#[test]
+fn a_session_call_that_outlasts_the_drain_does_not_keep_the_server() {
+    // One call takes longer than the server waits for its sessions.
+    let (_repository, mut weir) = slow(150, &["--drain-seconds", "0"]);
+    let _running = in_flight(&weir, 1);
+    weir.signal("TERM");
+    assert_eq!(weir.exit_code(SOON), Some(0), "{}", weir.errors());
+    assert!(weir.errors().contains("did not end in time"), "{}", weir.errors());
 }
 
 #[test]
