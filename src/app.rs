@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -33,6 +34,17 @@ pub enum StartError {
     Bind { port: &'static str, address: SocketAddr, reason: io::Error },
     #[error("the models folder {} cannot be read: {reason}; choose another with --models", path.display())]
     Repository { path: PathBuf, reason: io::Error },
+}
+
+/// How long a session call or the load of a model may still take when everything else has ended.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Wholly,
+    /// A session call or the load of a model did not end: the process must not run the library's destructors.
+    WithWorkLeft,
 }
 
 /// A server with its ports bound.
@@ -92,6 +104,7 @@ impl App {
             loader,
             sink,
             table: Arc::clone(&table),
+            stop: Arc::default(),
         };
         let version = runtime.version().to_owned();
         Ok(Self { config, version, ports, gateway, admission, table, startup })
@@ -106,7 +119,7 @@ impl App {
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
-    pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<(), StartError> {
+    pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
         let Self { config, version, ports, gateway, admission, table, startup } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let scan = startup.scan().map_err(unreadable)?;
@@ -121,9 +134,10 @@ impl App {
         tokio::pin!(stop);
 
         let started = Instant::now();
-        let loading = tokio::task::spawn_blocking(move || startup.load(&scan));
+        let stop_loading = Arc::clone(&startup.stop);
+        let mut loading = tokio::task::spawn_blocking(move || startup.load(&scan));
         let loaded = tokio::select! {
-            summary = loading => Some(summary.unwrap_or_default()),
+            summary = &mut loading => Some(summary.unwrap_or_default()),
             () = &mut stop => None,
         };
         if let Some(summary) = loaded {
@@ -132,6 +146,7 @@ impl App {
             stop.await;
         }
 
+        stop_loading.store(true, Ordering::Relaxed);
         gateway.readiness.enter(Phase::Draining);
         tracing::info!(in_flight = admission.in_flight(), "draining");
         tokio::time::sleep(config.drain_delay).await;
@@ -144,9 +159,10 @@ impl App {
             );
         }
         drop(tasks);
-        retire(&table).await;
+        let loader_ended = loaded.is_some() || tokio::time::timeout(LAST_CALL, loading).await.is_ok();
+        let ended = if retire(&table).await && loader_ended { Ended::Wholly } else { Ended::WithWorkLeft };
         tracing::info!("stopped");
-        Ok(())
+        Ok(ended)
     }
 }
 
@@ -216,14 +232,16 @@ fn readings(table: &Table, admission: &Admission, connections: Vec<(&'static str
     }
 }
 
-/// Lets the session threads end. One that hangs in a model is left behind: the process is about to end.
-async fn retire(table: &Table) {
+/// Lets the session threads end, and tells whether they did.
+async fn retire(table: &Table) -> bool {
     let servables: Vec<Arc<Servable>> = table.snapshot().ready().cloned().collect();
     servables.iter().for_each(|servable| servable.close());
     let join = tokio::task::spawn_blocking(move || servables.iter().for_each(|servable| servable.join()));
-    if tokio::time::timeout(Duration::from_secs(2), join).await.is_err() {
+    let ended = tokio::time::timeout(LAST_CALL, join).await.is_ok();
+    if !ended {
         tracing::warn!("a session call did not end in time");
     }
+    ended
 }
 
 /// Nobody may be reading; that is no reason to stop.

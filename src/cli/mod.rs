@@ -9,7 +9,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::App;
+use crate::app::{App, Ended};
+use crate::backend::onnx::end_process;
 use crate::config::{Config, LogFormat, Settings};
 use crate::model::config::Defaults;
 use crate::model::repository;
@@ -87,12 +88,13 @@ fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         let app = App::bind(config).await?;
         let stop = stop_signal().context("signals cannot be watched")?;
-        app.run(stop, &mut std::io::stdout()).await?;
-        Ok(())
+        anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
     });
-    // A model that hangs while loading must not hold the exit up.
+    if let Ok(Ended::WithWorkLeft) = outcome {
+        end_process(0);
+    }
     runtime.shutdown_background();
-    outcome
+    outcome.map(|_| ())
 }
 
 /// Signals that follow the first one within this time are echoes of it.
@@ -122,7 +124,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         .await;
         next().await;
         eprintln!("weir: a second signal: ending at once");
-        std::process::exit(1);
+        end_process(1);
     });
     Ok(async move {
         let _ = told.await;
@@ -147,17 +149,18 @@ fn check_config(arguments: ServeArguments) -> anyhow::Result<bool> {
     let settings = arguments.settings()?.with_defaults();
     let config = settings.clone().resolve()?;
     print!("{}", toml::to_string(&settings).context("the settings cannot be written")?);
-    let scan = repository::scan(&config.models, &Defaults::default())
-        .with_context(|| format!("the models folder {} cannot be read", config.models.display()))?;
+    let scan = repository::scan(&config.models, &Defaults::default()).with_context(|| {
+        format!("the models folder {} cannot be read; choose another with --models", config.models.display())
+    })?;
     let mut well = scan.misnamed.is_empty();
     for name in &scan.misnamed {
-        println!("# {name}: its name cannot be a model's; use letters, digits, '_', '-' and '.'");
+        println!("# {name:?}: its name cannot be a model's; use letters, digits, '_', '-' and '.'");
     }
     for candidate in &scan.candidates {
         match candidate.chosen() {
             Ok(versions) => {
                 let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-                println!("# {}: ok, versions {}", candidate.name, versions.join(", "));
+                println!("# {}: config ok, versions {}", candidate.name, versions.join(", "));
             }
             Err(reason) => {
                 well = false;

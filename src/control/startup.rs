@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::backend::Loader;
@@ -24,6 +24,8 @@ pub struct Startup {
     pub loader: Arc<dyn Loader>,
     pub sink: Arc<dyn EventSink>,
     pub table: Arc<Table>,
+    /// Set to true, no further model is begun.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What came of it.
@@ -67,6 +69,9 @@ impl Startup {
             for _ in 0..self.threads.clamp(1, work.len().max(1)) {
                 scope.spawn(|| {
                     while let Some((candidate, version)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if self.stop.load(Ordering::Relaxed) {
+                            break;
+                        }
                         let ready = self.load_one(candidate, *version);
                         let mut summary = summary.lock().expect("no thread panics while it counts");
                         if ready { summary.ready += 1 } else { summary.unavailable += 1 }

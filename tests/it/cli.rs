@@ -280,7 +280,7 @@ fn check_config_names_the_key_of_each_broken_config() {
         ("ensemble", "ensemble_scheduling"),
         ("response_cache", "response_cache.enable"),
         ("empty", "no version folder"),
-        ("ok", "ok, versions 1"),
+        ("ok", "config ok, versions 1"),
     ] {
         let line = outcome.stdout.lines().find_map(|line| line.strip_prefix(&format!("# {model}: ")));
         assert!(line.is_some_and(|line| line.contains(part)), "{model}: {line:?}");
@@ -294,8 +294,8 @@ fn check_config_reports_a_folder_whose_name_cannot_be_a_models() {
     let models = repository.as_ref().to_str().unwrap();
     let outcome = Program::new(&["check-config", "--models", models]).run();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.stdout.contains("# not a name: "), "{outcome:?}");
-    assert!(outcome.stdout.contains("# simple: ok, versions 1"), "{outcome:?}");
+    assert!(outcome.stdout.contains("# \"not a name\": "), "{outcome:?}");
+    assert!(outcome.stdout.contains("# simple: config ok, versions 1"), "{outcome:?}");
 }
 
 #[test]

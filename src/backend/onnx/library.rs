@@ -58,6 +58,13 @@ impl Runtime {
     }
 }
 
+/// Ends the process at once, without the library's static destructors: under a session call or a load that is still
+/// running, they would pull its memory away and end the process with a fault instead of `code`.
+pub fn end_process(code: i32) -> ! {
+    // SAFETY: `_exit` only ends the process; nothing runs after it.
+    unsafe { libc::_exit(code) }
+}
+
 fn find() -> Result<PathBuf, LibraryError> {
     if let Some(named) = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from) {
         return match std::path::absolute(&named) {

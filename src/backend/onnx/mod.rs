@@ -13,7 +13,7 @@ mod options;
 mod session;
 mod value;
 
-pub use library::{LibraryError, Runtime};
+pub use library::{LibraryError, Runtime, end_process};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
