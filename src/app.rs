@@ -50,7 +50,7 @@ pub enum Ended {
 /// A server with its ports bound.
 pub struct App {
     config: Config,
-    version: String,
+    runtime_version: String,
     ports: Ports,
     gateway: Arc<Gateway>,
     admission: Admission,
@@ -106,29 +106,21 @@ impl App {
             table: Arc::clone(&table),
             stop: Arc::default(),
         };
-        let version = runtime.version().to_owned();
-        Ok(Self { config, version, ports, gateway, admission, table, startup })
-    }
-
-    pub fn addresses(&self) -> io::Result<Addresses> {
-        Ok(Addresses {
-            http: self.ports.http.address()?,
-            grpc: self.ports.grpc.address()?,
-            metrics: self.ports.metrics.address()?,
-        })
+        let runtime_version = runtime.version().to_owned();
+        Ok(Self { config, runtime_version, ports, gateway, admission, table, startup })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, version, ports, gateway, admission, table, startup } = self;
+        let Self { config, runtime_version, ports, gateway, admission, table, startup } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let scan = startup.scan().map_err(unreadable)?;
         let addresses = Addresses {
-            http: ports.http.address().map_err(unreadable)?,
-            grpc: ports.grpc.address().map_err(unreadable)?,
-            metrics: ports.metrics.address().map_err(unreadable)?,
+            http: ports.http.address(),
+            grpc: ports.grpc.address(),
+            metrics: ports.metrics.address(),
         };
-        say(out, &greeting(&version, addresses));
+        say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
         let mut tasks = serve(ports, &gateway, &admission, &table, &drain);
         tokio::pin!(stop);
@@ -274,7 +266,6 @@ fn inventory(table: &Table, summary: Summary, took: Duration, addresses: Address
                     rows => format!("READY, up to {rows} rows"),
                 },
                 VersionState::Loading => "LOADING".to_owned(),
-                VersionState::Unloading => "UNLOADING".to_owned(),
                 VersionState::Unavailable { reason } => format!("UNAVAILABLE: {reason}"),
             };
             text.push_str(&format!("model    {name}/{version}: {state}\n"));

@@ -12,9 +12,9 @@ pub enum ErrorKind {
     InvalidArgument,
     /// No model of that name was ever known.
     UnknownModel,
-    /// The model is known, the version is not, or none is served.
+    /// The model is known, the version is not, or none can be served.
     NotFound,
-    /// The version is loading, unloading or failed; or the server drains.
+    /// The version is loading; or the server drains.
     Unavailable,
     /// A queue or the server is full; try again later.
     Overloaded,

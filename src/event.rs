@@ -123,8 +123,6 @@ pub trait EventSink: Send + Sync {
     fn stray(&self, outcome: Outcome);
     /// A servable is about to go live.
     fn servable(&self, id: &ServableId, profile: &ServableProfile) -> Arc<dyn ServableSink>;
-    /// A servable has gone.
-    fn retired(&self, id: &ServableId);
 }
 
 /// What a listener may want to know of a servable before its first request.

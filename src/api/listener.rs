@@ -99,17 +99,20 @@ where
 /// A bound port.
 pub struct Port {
     listener: TcpListener,
+    address: SocketAddr,
     connections: Connections,
 }
 
 impl Port {
     /// Binds. Errors: the address is taken or not this machine's.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, connections: Connections::default() })
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { address: listener.local_addr()?, listener, connections: Connections::default() })
     }
 
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where it is bound; the port is a real one even if any was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn connections(&self) -> Connections {

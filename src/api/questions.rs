@@ -131,7 +131,6 @@ impl Gateway {
                 let (state, reason) = match state {
                     VersionState::Ready(_) => ("READY", ""),
                     VersionState::Loading => ("LOADING", ""),
-                    VersionState::Unloading => ("UNLOADING", ""),
                     VersionState::Unavailable { reason } => ("UNAVAILABLE", reason.as_str()),
                 };
                 push(version.to_string(), state, reason);

@@ -1,8 +1,9 @@
 //! Runs a servable's queue on its instances.
 //!
-//! Always: one thread per instance, named after the servable, started when there is work for it; an instance that
-//! is free takes what waits. A failing or panicking session call fails its batch and nothing else. Expired and cancelled work never reaches
-//! a session.
+//! Always: one thread per instance, named after the servable; the first from the start, the others from when there
+//! is work for them. An instance that is free takes what waits. When the session call of a batch fails or panics,
+//! its jobs run again one by one, so that one request's failure never fails its neighbours. Expired and cancelled
+//! work never reaches a session.
 //! Not here: which work goes together (`queue`), how it is joined (`merge`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app::{App, Ended};
 use crate::backend::onnx::end_process;
 use crate::config::{Config, LogFormat, Settings};
-use crate::model::config::Defaults;
-use crate::model::repository;
+use crate::model::repository::{self, Candidate};
 
 /// A model inference gateway: ONNX models behind the Open Inference Protocol, over gRPC and HTTP.
 ///
@@ -32,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Serve the models of a folder (the default)
     Serve(Box<ServeArguments>),
-    /// Check the configuration and every model's config.pbtxt, print what is in force, and exit
+    /// Check the configuration and every config.pbtxt, print what is in force, and exit; model files are not read
     CheckConfig(Box<ServeArguments>),
 }
 
@@ -148,25 +147,38 @@ fn log(config: &Config) -> anyhow::Result<()> {
 fn check_config(arguments: ServeArguments) -> anyhow::Result<bool> {
     let settings = arguments.settings()?.with_defaults();
     let config = settings.clone().resolve()?;
-    print!("{}", toml::to_string(&settings).context("the settings cannot be written")?);
-    let scan = repository::scan(&config.models, &Defaults::default()).with_context(|| {
+    let mut report = toml::to_string(&settings).context("the settings cannot be written")?;
+    let scan = repository::scan(&config.models, &config.defaults).with_context(|| {
         format!("the models folder {} cannot be read; choose another with --models", config.models.display())
     })?;
-    let mut well = scan.misnamed.is_empty();
     for name in &scan.misnamed {
-        println!("# {name:?}: its name cannot be a model's; use letters, digits, '_', '-' and '.'");
+        report.push_str(&format!(
+            "# {name:?}: its name cannot be a model's; use letters, digits, '_', '-' and '.'\n"
+        ));
     }
+    let mut well = scan.misnamed.is_empty();
     for candidate in &scan.candidates {
-        match candidate.chosen() {
-            Ok(versions) => {
-                let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-                println!("# {}: config ok, versions {}", candidate.name, versions.join(", "));
-            }
-            Err(reason) => {
-                well = false;
-                println!("# {}: {reason}", candidate.name);
-            }
-        }
+        let verdict = config_verdict(candidate);
+        well &= verdict.is_ok();
+        let verdict = verdict.unwrap_or_else(|reason| reason);
+        report.push_str(&format!("# {}: {verdict}\n", candidate.name));
     }
+    // Whoever reads may stop early; that is no error.
+    let _ = std::io::stdout().write_all(report.as_bytes());
     Ok(well)
+}
+
+/// What can be said of a model without reading its file.
+fn config_verdict(candidate: &Candidate) -> Result<String, String> {
+    let versions = candidate.chosen()?;
+    let config = candidate.config.as_ref().map_err(Clone::clone)?;
+    for version in &versions {
+        candidate.artefact(*version, &config.file_name)?;
+    }
+    let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+    let mut verdict = format!("config ok, versions {}", versions.join(", "));
+    for hint in &config.hints {
+        verdict.push_str(&format!("; {hint} has no effect"));
+    }
+    Ok(verdict)
 }

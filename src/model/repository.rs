@@ -68,7 +68,11 @@ impl Candidate {
     pub fn chosen(&self) -> Result<Vec<Version>, String> {
         let config = self.config.as_ref().map_err(Clone::clone)?;
         if self.versions.is_empty() {
-            return Err("no version folder: put the model file at <model>/1/model.onnx".to_owned());
+            return Err(
+                "no version folder: put the model file at <model>/1/model.onnx; versions are folders whose \
+                        names are numbers from 1 up"
+                    .to_owned(),
+            );
         }
         let present: Vec<Version> = self.versions.keys().copied().collect();
         match &config.version_policy {
@@ -97,7 +101,16 @@ impl Candidate {
         } else if nested.is_file() {
             Ok(Artefact { file: nested, folder: named })
         } else {
-            Err(format!("{version}/{file_name} is not there"))
+            let files = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+            let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+            let others: Vec<String> = names.filter(|name| name.ends_with(".onnx")).take(3).collect();
+            Err(match others.as_slice() {
+                [] => format!("{version}/{file_name} is not there"),
+                others => format!(
+                    "{version}/{file_name} is not there, but {} is: rename it, or name it by default_model_filename",
+                    others.join(", ")
+                ),
+            })
         }
     }
 }

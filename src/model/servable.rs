@@ -20,7 +20,6 @@ use crate::tensor::Signature;
 pub enum VersionState {
     Loading,
     Ready(Arc<Servable>),
-    Unloading,
     Unavailable { reason: String },
 }
 

@@ -179,10 +179,6 @@ impl EventSink for Monitor {
         all.insert(id.clone(), Arc::clone(&statistics));
         Arc::new(ServableMeters::new(&self.recorder, id, profile, statistics))
     }
-
-    fn retired(&self, id: &ServableId) {
-        self.statistics.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
 }
 
 /// The handles of one servable.

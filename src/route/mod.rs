@@ -6,9 +6,9 @@ use crate::id::Version;
 
 /// What a route needs to know of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub enum Standing {
     Ready,
-    /// Loading or unloading.
+    /// Loading.
     InTransit,
     Failed,
 }
@@ -29,23 +29,23 @@ pub enum NoRoute {
 /// Chooses a version. `versions` ascend.
 pub fn decide(
     pinned: Option<Version>,
-    versions: impl DoubleEndedIterator<Item = (Version, Readiness)>,
+    versions: impl DoubleEndedIterator<Item = (Version, Standing)>,
 ) -> Result<Version, NoRoute> {
     let mut descending = versions.rev();
     match pinned {
         Some(pinned) => match descending.find(|(version, _)| *version == pinned) {
-            Some((version, Readiness::Ready)) => Ok(version),
-            Some((_, Readiness::InTransit)) => Err(NoRoute::NotReady),
-            Some((_, Readiness::Failed)) => Err(NoRoute::Failed),
+            Some((version, Standing::Ready)) => Ok(version),
+            Some((_, Standing::InTransit)) => Err(NoRoute::NotReady),
+            Some((_, Standing::Failed)) => Err(NoRoute::Failed),
             None => Err(NoRoute::UnknownVersion),
         },
         None => {
             let mut in_transit = false;
-            for (version, readiness) in descending {
-                match readiness {
-                    Readiness::Ready => return Ok(version),
-                    Readiness::InTransit => in_transit = true,
-                    Readiness::Failed => {}
+            for (version, standing) in descending {
+                match standing {
+                    Standing::Ready => return Ok(version),
+                    Standing::InTransit => in_transit = true,
+                    Standing::Failed => {}
                 }
             }
             Err(if in_transit { NoRoute::NotReady } else { NoRoute::NoneAvailable })
@@ -56,11 +56,11 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Readiness::{Failed, InTransit, Ready};
+    use Standing::{Failed, InTransit, Ready};
 
-    fn check(pinned: Option<u64>, versions: &[(u64, Readiness)], expected: Result<u64, NoRoute>) {
+    fn check(pinned: Option<u64>, versions: &[(u64, Standing)], expected: Result<u64, NoRoute>) {
         let version = |n: u64| Version::parse(&n.to_string()).unwrap();
-        let versions = versions.iter().map(|&(n, readiness)| (version(n), readiness));
+        let versions = versions.iter().map(|&(n, standing)| (version(n), standing));
         let decided = decide(pinned.map(version), versions).map(Version::number);
         assert_eq!(decided, expected);
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use crate::error::{ErrorKind, ServeError, excerpt};
 use crate::id::{ModelName, ServableId, Version};
 use crate::model::{Servable, VersionState};
-use crate::route::{self, NoRoute, Readiness};
+use crate::route::{self, NoRoute, Standing};
 
 /// One model: its versions, or why it has none.
 #[derive(Clone, Default)]
@@ -30,7 +30,7 @@ impl Snapshot {
     /// The servable that answers a request for `model`, pinned to a version or not.
     pub fn decide(&self, model: &str, pinned: Option<Version>) -> Result<&Arc<Servable>, ServeError> {
         let entry = self.model(model)?;
-        let versions = entry.versions.iter().map(|(version, state)| (*version, readiness(state)));
+        let versions = entry.versions.iter().map(|(version, state)| (*version, standing(state)));
         let refused = |kind, message| Err(ServeError::new(kind, message));
         match route::decide(pinned, versions) {
             Ok(version) => match entry.versions.get(&version) {
@@ -52,7 +52,9 @@ impl Snapshot {
             ),
             Err(NoRoute::Failed | NoRoute::NoneAvailable) => refused(
                 ErrorKind::NotFound,
-                format!("Request for unknown model: '{model}' has no available versions"),
+                format!(
+                    "Request for unknown model: '{model}' has no available versions; POST /v2/repository/index tells why"
+                ),
             ),
         }
     }
@@ -76,11 +78,11 @@ impl Snapshot {
     }
 }
 
-fn readiness(state: &VersionState) -> Readiness {
+fn standing(state: &VersionState) -> Standing {
     match state {
-        VersionState::Ready(_) => Readiness::Ready,
-        VersionState::Loading | VersionState::Unloading => Readiness::InTransit,
-        VersionState::Unavailable { .. } => Readiness::Failed,
+        VersionState::Ready(_) => Standing::Ready,
+        VersionState::Loading => Standing::InTransit,
+        VersionState::Unavailable { .. } => Standing::Failed,
     }
 }
 

@@ -27,7 +27,12 @@ pub fn parse(json: &str, datatype: DataType, elements: usize) -> Result<Bytes, S
         element_depth: 0,
     };
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_seq(ElementsVisitor(&mut packed)).map_err(|e| e.to_string())?;
+    deserializer.deserialize_seq(ElementsVisitor(&mut packed)).map_err(|e| {
+        // Its line and column count from the start of the data, which tells a client nothing.
+        let text = e.to_string();
+        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+        format!("{what} (after {} elements)", packed.count)
+    })?;
     if packed.count != elements {
         return Err(format!("its shape needs {elements} elements, and its data has {}", packed.count));
     }
