@@ -11,13 +11,13 @@ use std::process::Command;
 /// Wheel version; `ort`'s `api-NN` feature asks for at least that minor version.
 const ORT_VERSION: &str = "1.31.1";
 
-/// One wheel: cargo target prefix, pip platform tag, sha256 of the file, name of the library inside.
+/// One wheel: cargo target prefix, pip platform tag, sha256 of the file, name of the library file inside.
 struct Wheel {
     os: &'static str,
     arch: &'static str,
     platform: &'static str,
     sha256: &'static str,
-    library: &'static str,
+    file: &'static str,
 }
 
 const WHEELS: &[Wheel] = &[
@@ -26,21 +26,21 @@ const WHEELS: &[Wheel] = &[
         arch: "x86_64",
         platform: "manylinux_2_28_x86_64",
         sha256: "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
-        library: "libonnxruntime.so.1.31.1",
+        file: "libonnxruntime.so.1.31.1",
     },
     Wheel {
         os: "linux",
         arch: "aarch64",
         platform: "manylinux_2_28_aarch64",
         sha256: "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
-        library: "libonnxruntime.so.1.31.1",
+        file: "libonnxruntime.so.1.31.1",
     },
     Wheel {
         os: "macos",
         arch: "aarch64",
         platform: "macosx_14_0_arm64",
         sha256: "96dd2564b10ea7153ad9c207e7cd8e5917cb3ba521e0e0a62ac03486fdc8d56c",
-        library: "libonnxruntime.1.31.1.dylib",
+        file: "libonnxruntime.1.31.1.dylib",
     },
 ];
 
@@ -84,7 +84,7 @@ fn provision_onnx_runtime() {
         return;
     };
     let folder = cache_folder().join(format!("{ORT_VERSION}-{}", wheel.platform));
-    let library = folder.join(wheel.library);
+    let library = folder.join(wheel.file);
     println!("cargo:rerun-if-changed={}", library.display());
     println!("cargo:rustc-env=WEIR_ORT_PROVISIONED={}", library.display());
     if library.is_file() {
@@ -149,7 +149,7 @@ fn fetch_into(wheel: &Wheel, work: &Path, folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(&ready).map_err(|e| e.to_string())?;
     let package = unpacked.join("onnxruntime");
     for (from, name) in [
-        (package.join("capi").join(wheel.library), wheel.library),
+        (package.join("capi").join(wheel.file), wheel.file),
         (package.join("LICENSE"), "LICENSE"),
         (package.join("ThirdPartyNotices.txt"), "ThirdPartyNotices.txt"),
     ] {
@@ -158,7 +158,7 @@ fn fetch_into(wheel: &Wheel, work: &Path, folder: &Path) -> Result<(), String> {
     match std::fs::rename(&ready, folder) {
         Ok(()) => Ok(()),
         // Another build was quicker; its copy has the same hash.
-        Err(_) if folder.join(wheel.library).is_file() => Ok(()),
+        Err(_) if folder.join(wheel.file).is_file() => Ok(()),
         Err(e) => Err(format!("{}: {e}", folder.display())),
     }
 }

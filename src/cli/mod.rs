@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Ended};
-use crate::backend::onnx::end_process;
+use crate::backend::onnx::{end_process, opt_out_of_telemetry};
 use crate::config::{Config, LogFormat, Settings};
 use crate::model::repository::{self, Candidate};
 
@@ -55,6 +55,8 @@ impl ServeArguments {
 
 /// Runs the program. Errors go to standard error as one line.
 pub fn main() -> ExitCode {
+    // First of all: no other thread runs yet.
+    opt_out_of_telemetry();
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         None => serve(arguments.serve),

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::support::program::{Outcome, Program};
 use crate::support::project;
 use crate::support::repository::Repository;
+use crate::support::tensors::simple;
 use crate::support::weir::{FREE_PORTS, Weir};
 
 /// What `check-config` prints as in force.
@@ -166,6 +168,22 @@ fn a_setting_from_each_source_reaches_the_server() {
     weir.ready();
     assert_eq!(weir.get("/v2").expect(200).json()["name"], "of-a-flag");
     assert_eq!(weir.state("simple").0, "READY");
+}
+
+/// Regression: ONNX Runtime kept a database of telemetry under the user's cache folder.
+#[test]
+fn serving_leaves_nothing_in_the_users_home() {
+    let home = tempfile::tempdir().unwrap();
+    let program = Program::new(&[&["--models", models().as_str()], &FREE_PORTS[..]].concat())
+        .env("HOME", home.path())
+        .env("XDG_CACHE_HOME", home.path().join("cache"));
+    let mut weir = Weir::of(program);
+    weir.ready();
+    weir.infer("simple", &simple(1)).expect(200);
+    weir.signal("TERM");
+    assert_eq!(weir.exit_code(Duration::from_secs(20)), Some(0), "{}", weir.errors());
+    let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// Holds that the program ended with one line on stderr, having said and served nothing; gives the line.

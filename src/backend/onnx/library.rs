@@ -58,6 +58,16 @@ impl Runtime {
     }
 }
 
+/// Keeps the library from collecting and sending telemetry.
+///
+/// Since 1.31 Microsoft's builds for Linux keep a database of events under the user's cache folder and upload it,
+/// whatever the API is told; only this variable, read while the library is loaded, stops that. Call it before any
+/// other thread is started.
+pub fn opt_out_of_telemetry() {
+    // SAFETY: the caller has not started a thread that could read the environment meanwhile.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") }
+}
+
 /// Ends the process at once, without the library's static destructors: under a session call or a load that is still
 /// running, they would pull its memory away and end the process with a fault instead of `code`.
 pub fn end_process(code: i32) -> ! {

@@ -13,7 +13,7 @@ mod options;
 mod session;
 mod value;
 
-pub use library::{LibraryError, Runtime, end_process};
+pub use library::{LibraryError, Runtime, end_process, opt_out_of_telemetry};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
