@@ -49,6 +49,11 @@ const CARRIERS_MAX: usize = 8;
 pub fn inspect(artefact: &Artefact) -> Result<Findings, LoadError> {
     let file = std::fs::read(&artefact.file)
         .map_err(|e| LoadError(format!("the model file cannot be read: {}", e.kind())))?;
+    if file.starts_with(b"version https://git-lfs") {
+        return Err(LoadError(
+            "the model file is a Git LFS pointer; fetch the file itself with git lfs pull".to_owned(),
+        ));
+    }
     let model = ModelProto::decode(file.as_slice())
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {

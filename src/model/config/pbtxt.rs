@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use miette::Diagnostic;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use crate::proto::{DESCRIPTORS, inference as pb};
@@ -16,10 +17,14 @@ pub fn descriptor() -> MessageDescriptor {
     DESCRIPTOR.get_or_init(find).clone()
 }
 
-/// Parses a config's text. Errors: the place and the unknown or malformed key.
+/// Parses a config's text. Errors: the line and the unknown or malformed key.
 pub fn parse(text: &str) -> Result<DynamicMessage, String> {
-    DynamicMessage::parse_text_format(descriptor(), &normalise(text))
-        .map_err(|e| format!("config.pbtxt: {e}"))
+    let text = normalise(text);
+    DynamicMessage::parse_text_format(descriptor(), &text).map_err(|e| {
+        let place = e.labels().and_then(|mut labels| labels.next());
+        let before = place.and_then(|place| text.get(..place.offset())).unwrap_or_default();
+        format!("config.pbtxt, line {}: {e}", before.matches('\n').count() + 1)
+    })
 }
 
 /// A config as JSON, with the names and the defaults that Triton's clients read.
@@ -147,7 +152,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named() {
-        assert!(parse("max_batchsize: 8").unwrap_err().contains("max_batchsize"));
+        let error = parse("name: \"m\"\n\ninput [\n { name: \"x\" },\n]\nmax_batchsize: 8").unwrap_err();
+        assert!(error.contains("line 6") && error.contains("max_batchsize"), "{error}");
         assert!(parse("max_batch_size: \"eight\"").is_err());
         assert!(parse("input [ { name: \"x\" ").is_err());
     }
