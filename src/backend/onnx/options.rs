@@ -24,7 +24,7 @@ pub fn builder(
         GraphOptimization::Extended => GraphOptimizationLevel::Level2,
         GraphOptimization::All => GraphOptimizationLevel::All,
     };
-    // Spinning burns most of a core between requests and buys no latency (ARCHITECTURE.md, measured facts).
+    // Spinning burns most of a core between requests and buys no latency (ARCHITECTURE.md, decisions).
     let base = || {
         Session::builder(&runtime.environment)?
             .with_log_level(LogLevel::Error)?

@@ -64,7 +64,7 @@ impl OnnxSession {
             session: Arc::new(session),
             run_options: run_options(&options.run_entries)?,
             // ONNX Runtime's CPU provider takes concurrent calls of one session; other providers are not
-            // promised to (ARCHITECTURE.md, measured facts).
+            // promised to (ARCHITECTURE.md, decisions).
             concurrent: *device == Device::Cpu,
         })
     }
