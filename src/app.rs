@@ -210,7 +210,7 @@ fn readings(table: &Table, admission: &Admission, connections: Vec<(&'static str
     let versions = snapshot.models.iter().flat_map(|(model, entry)| {
         entry.versions.iter().map(move |(version, state)| {
             let id = crate::id::ServableId { model: model.clone(), version: *version };
-            (id, matches!(state, VersionState::Ready(_)))
+            (id, state.is_ready())
         })
     });
     Readings {

@@ -91,7 +91,7 @@ impl Gateway {
                 .model(model)?
                 .versions
                 .iter()
-                .filter(|(_, s)| is_ready(s))
+                .filter(|(_, s)| s.is_ready())
                 .map(|(v, _)| v.to_string())
                 .collect(),
         };
@@ -159,10 +159,6 @@ impl Gateway {
             statistics.into_iter().filter(|(id, _)| chosen.iter().any(|servable| servable.id() == id));
         Ok(items.map(|(id, totals)| item(id.model.as_str(), id.version, &totals)).collect())
     }
-}
-
-fn is_ready(state: &VersionState) -> bool {
-    matches!(state, VersionState::Ready(_))
 }
 
 fn tensors(signature: &Signature, specs: &[TensorSpec]) -> Vec<pb::model_metadata_response::TensorMetadata> {

@@ -3,8 +3,12 @@
 //! Always: a [`Session`] answers from any thread; whether it may run on several at once is its own word.
 //! Not here: queues, versions, clients.
 
+#[cfg(test)]
 pub mod fake;
+mod folder;
 pub mod onnx;
+
+pub use folder::{Outside, inside};
 
 use std::path::PathBuf;
 use std::sync::Arc;

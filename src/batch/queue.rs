@@ -165,10 +165,7 @@ impl<T: Waiting> Queue<T> {
             if self.shed_head(rank, lane, now, expired) {
                 continue;
             }
-            let batch = self.collect(rank, lane, now, expired);
-            if !batch.is_empty() {
-                return Taken::Batch(batch);
-            }
+            return Taken::Batch(self.collect(rank, lane, now, expired));
         }
     }
 
@@ -250,40 +247,36 @@ impl<T: Waiting> Queue<T> {
         Company { preferred, grows: rows < self.policy.rows_max && preferred.is_none() }
     }
 
+    /// The head of a lane, which may run now, and what leaves with it.
     fn collect(&mut self, rank: usize, lane: usize, now: Instant, expired: &mut Vec<T>) -> Vec<T> {
-        if !self.policy.merging {
-            self.entries -= 1;
-            return vec![self.ranks[rank].pop(lane).item];
-        }
         let rows_max = match self.policy.preferred_rows.is_empty() {
             true => self.policy.rows_max,
             false => self.company(rank, lane).preferred.unwrap_or(self.policy.rows_max),
         };
-        let mut batch: Vec<T> = Vec::new();
-        let mut rows = 0;
+        let mut batch = vec![self.leave(rank, lane)];
+        if !self.policy.merging {
+            return batch;
+        }
+        let mut rows = batch[0].rows();
         for index in rank..self.ranks.len() {
-            loop {
-                let lane = match batch.first() {
-                    None => Some(lane),
-                    Some(first) => self.ranks[index].lane_of(first.key()),
-                };
-                let Some(lane) = lane else { break };
+            while let Some(lane) = self.ranks[index].lane_of(batch[0].key()) {
                 if self.shed_head(index, lane, now, expired) {
-                    if batch.is_empty() {
-                        return batch;
-                    }
                     continue;
                 }
-                let next = self.ranks[index].lanes[lane].head().item.rows();
-                if !batch.is_empty() && rows + next > rows_max {
+                rows += self.ranks[index].lanes[lane].head().item.rows();
+                if rows > rows_max {
                     return batch;
                 }
-                rows += next;
-                batch.push(self.ranks[index].pop(lane).item);
-                self.entries -= 1;
+                batch.push(self.leave(index, lane));
             }
         }
         batch
+    }
+
+    /// Takes the head of a lane out of the queue.
+    fn leave(&mut self, rank: usize, lane: usize) -> T {
+        self.entries -= 1;
+        self.ranks[rank].pop(lane).item
     }
 }
 

@@ -54,15 +54,14 @@ impl Startup {
 
     /// Loads every version of `scan` that its policy chooses, and publishes each as soon as it is ready. Blocks.
     pub fn load(&self, scan: &Scan) -> Summary {
-        let work: Vec<(&Candidate, Version)> = scan
-            .candidates
-            .iter()
-            .flat_map(|candidate| {
-                let versions = candidate.chosen().unwrap_or_default();
-                versions.into_iter().map(move |version| (candidate, version))
-            })
-            .collect();
-        let refused = scan.candidates.iter().filter(|candidate| candidate.chosen().is_err()).count();
+        let mut work: Vec<(&Candidate, Version)> = Vec::new();
+        let mut refused = 0;
+        for candidate in &scan.candidates {
+            match candidate.chosen() {
+                Ok(versions) => work.extend(versions.into_iter().map(|version| (candidate, version))),
+                Err(_) => refused += 1,
+            }
+        }
         let summary = Mutex::new(Summary { ready: 0, unavailable: refused });
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {

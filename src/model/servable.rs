@@ -23,6 +23,12 @@ pub enum VersionState {
     Unavailable { reason: String },
 }
 
+impl VersionState {
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready(_))
+    }
+}
+
 /// A version that answers.
 pub struct Servable {
     id: ServableId,

@@ -69,14 +69,9 @@ impl Receipt {
         self.timings.encode = took;
     }
 
-    /// Closes with a prediction.
-    pub fn answered(mut self) {
-        self.close(Outcome::Ok);
-    }
-
-    /// Closes with an error.
-    pub fn refused(mut self, error: &ServeError) {
-        self.close(error.kind().into());
+    /// Closes with how the request ended.
+    pub fn conclude<T>(mut self, answer: &Result<T, ServeError>) {
+        self.close(answer.as_ref().map_or_else(|error| error.kind().into(), |_| Outcome::Ok));
     }
 
     fn close(&mut self, outcome: Outcome) {

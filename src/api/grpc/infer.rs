@@ -34,10 +34,7 @@ async fn predict(
 ) -> Result<pb::ModelInferResponse, ServeError> {
     let mut receipt = gateway.pipeline.receive(Protocol::Grpc);
     let answer = run(gateway, message, deadline, &mut receipt).await;
-    match &answer {
-        Ok(_) => receipt.answered(),
-        Err(error) => receipt.refused(error),
-    }
+    receipt.conclude(&answer);
     answer
 }
 

@@ -90,9 +90,14 @@ impl Coding {
         }
     }
 
+    /// Whether an answer of so many bytes is worth packing.
+    pub fn pays(bytes: usize) -> bool {
+        bytes >= COMPRESSED_BYTES_MIN
+    }
+
     /// Packs an answer; `None` when that is not worth it. Blocks.
     pub fn encode(self, body: &[u8]) -> Option<Bytes> {
-        if body.len() < COMPRESSED_BYTES_MIN {
+        if !Self::pays(body.len()) {
             return None;
         }
         let packed = match self {

@@ -31,10 +31,7 @@ pub async fn infer(
 ) -> Result<Response<Body>, ServeError> {
     let mut receipt = gateway.pipeline.receive(Protocol::Http);
     let answer = predict(gateway, route, request, &mut receipt).await;
-    match &answer {
-        Ok(_) => receipt.answered(),
-        Err(error) => receipt.refused(error),
-    }
+    receipt.conclude(&answer);
     answer
 }
 
@@ -70,7 +67,9 @@ async fn predict(
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
         }
     };
-    let body = match Coding::of_answer(&head.headers) {
+    // Most clients offer to unpack whatever comes; most answers are too small to send to another thread for it.
+    let coding = Coding::of_answer(&head.headers).filter(|_| Coding::pays(written.body.len()));
+    let body = match coding {
         None => written.body,
         Some(coding) => match encoded(coding, written.body.clone()).await {
             None => written.body,

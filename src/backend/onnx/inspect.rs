@@ -4,11 +4,11 @@
 //! named.
 
 use std::collections::HashMap;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
 
-use crate::backend::{Artefact, LoadError};
+use crate::backend::{Artefact, LoadError, Outside, inside};
 use crate::proto::onnx::{
     GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
 };
@@ -157,16 +157,15 @@ fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<(), LoadError> {
         let location: String = location.chars().take(80).collect();
         Err(LoadError(format!("external data of tensor '{}' is at '{location}', {why}", tensor.name)))
     };
-    let path = Path::new(location);
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    if location.is_empty() || !plain {
-        return refuse("which leaves the model's folder; keep data files beside the model file");
-    }
-    let Ok(root) = folder.canonicalize() else { return refuse("and the model's folder cannot be read") };
-    match folder.join(path).canonicalize() {
-        Ok(target) if target.starts_with(&root) => Ok(()),
-        Ok(_) => refuse("a link that leaves the model's folder; copy the file there"),
-        Err(_) => refuse("which is not there"),
+    // `./weights.bin` is how some exporters write `weights.bin`.
+    let file: PathBuf = Path::new(location).components().filter(|c| *c != Component::CurDir).collect();
+    match inside(folder, &file) {
+        Ok(_) => Ok(()),
+        Err(Outside::Path) => {
+            refuse("which leaves the model's folder; keep data files beside the model file")
+        }
+        Err(Outside::Link) => refuse("a link that leaves the model's folder; copy the file there"),
+        Err(Outside::Missing) => refuse("which is not there"),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     Defaults, DynamicBatching, InstanceGroup, ModelConfig, TensorConfig, VersionPolicy, WarmupData,
     WarmupInput, WarmupSample, datatype_of,
 };
-use crate::backend::{Device, GraphOptimization, SessionOptions};
+use crate::backend::{Device, GraphOptimization, Outside, SessionOptions, inside};
 use crate::batch::{LevelPolicy, TimeoutAction};
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
@@ -194,7 +194,7 @@ fn output(output: &pb::ModelOutput, folder: &Path) -> Result<TensorConfig, Strin
     let tensor = tensor("output", &output.name, output.data_type, &output.dims, reshape)?;
     let labels = match output.label_filename.as_str() {
         "" => Arc::default(),
-        file => labels(&inside(folder, file, "output.label_filename")?)
+        file => labels(&named_file(folder, file, "output.label_filename")?)
             .map_err(|e| format!("config.pbtxt: output.label_filename '{file}' cannot be read: {e}"))?,
     };
     Ok(TensorConfig { labels, ..tensor })
@@ -238,20 +238,13 @@ fn tensor(
 }
 
 /// A file that the config names, which must lie in the model's folder.
-fn inside(folder: &Path, file: &str, key: &str) -> Result<PathBuf, String> {
-    let path = Path::new(file);
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
-    let leaves =
-        || format!("config.pbtxt: {key} '{file}' leaves the model's folder; keep the file inside it");
-    if !plain {
-        return Err(leaves());
-    }
-    let full = folder.join(path);
-    match (full.canonicalize(), folder.canonicalize()) {
-        (Ok(target), Ok(root)) if target.starts_with(&root) => Ok(target),
-        (Ok(_), _) => Err(leaves()),
-        (Err(_), _) => Err(format!("config.pbtxt: {key} '{file}' is not there")),
-    }
+fn named_file(folder: &Path, file: &str, key: &str) -> Result<PathBuf, String> {
+    inside(folder, Path::new(file)).map_err(|outside| match outside {
+        Outside::Path | Outside::Link => {
+            format!("config.pbtxt: {key} '{file}' leaves the model's folder; keep the file inside it")
+        }
+        Outside::Missing => format!("config.pbtxt: {key} '{file}' is not there"),
+    })
 }
 
 fn labels(path: &Path) -> std::io::Result<Arc<[String]>> {
@@ -545,7 +538,7 @@ fn warmup(sample: &pb::ModelWarmup, folder: &Path) -> Result<WarmupSample, Strin
             None | Some(InputDataType::ZeroData(_)) => WarmupData::Zero,
             Some(InputDataType::RandomData(_)) => WarmupData::Random,
             Some(InputDataType::InputDataFile(file)) => {
-                let path = inside(&folder.join("warmup"), file, "model_warmup.inputs.input_data_file")?;
+                let path = named_file(&folder.join("warmup"), file, "model_warmup.inputs.input_data_file")?;
                 let bytes = std::fs::read(path).map_err(|e| {
                     format!("config.pbtxt: model_warmup.inputs.input_data_file '{file}' cannot be read: {e}")
                 })?;
