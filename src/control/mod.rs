@@ -3,6 +3,7 @@
 //! Always: a version is published only when it is ready to answer; a version that cannot be is published with
 //! its reason. Today what is live is what the repository held at the start.
 
+pub mod evidence;
 mod startup;
 
 pub use startup::{Startup, Summary};
