@@ -4,6 +4,7 @@
 //! its reason. Today what is live is what the repository held at the start.
 
 pub mod evidence;
+pub mod rollout;
 mod startup;
 
 pub use startup::{Startup, Summary};
