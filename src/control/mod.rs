@@ -5,6 +5,11 @@
 
 pub mod evidence;
 pub mod rollout;
+#[cfg(test)]
+mod killed;
+pub mod outcomes;
+pub mod record;
 mod startup;
+pub mod store;
 
 pub use startup::{Startup, Summary};

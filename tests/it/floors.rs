@@ -32,6 +32,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("http_body_util", &["api"]),
     ("clap", &["cli", "config"]),
     ("anyhow", &["cli", "main.rs"]),
+    ("rusqlite", &["control/store", "control/outcomes"]),
 ];
 
 fn floor(module: &str) -> Option<usize> {
