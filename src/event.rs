@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::error::ErrorKind;
-use crate::id::ServableId;
+use crate::id::{ModelName, ServableId, Version};
 use crate::infer::Timings;
-use crate::tensor::{Signature, Tensor};
+use crate::tensor::{DataType, Signature, Tensor};
 
 /// The protocol that a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,8 +123,12 @@ pub trait EventSink: Send + Sync {
     fn received(&self, protocol: Protocol);
     /// A request ended before it reached a servable.
     fn stray(&self, outcome: Outcome);
-    /// A servable is about to go live.
+    /// A servable is about to go live; told once per load, also where the same version is live already.
     fn servable(&self, id: &ServableId, profile: &ServableProfile) -> Arc<dyn ServableSink>;
+    /// A servable that [`Self::servable`] told of went, or never went live after all; told once per load.
+    fn retired(&self, id: &ServableId);
+    /// A copy of a request for a shadow ended, one way or another.
+    fn shadow(&self, event: &ShadowEvent<'_>);
 }
 
 /// What a listener may want to know of a servable before its first request.
@@ -133,4 +139,128 @@ pub struct ServableProfile {
     pub class_scores: Vec<usize>,
     /// Outputs that hold the predicted class itself, by index.
     pub class_labels: Vec<usize>,
+}
+
+/// The same thing of the version that answered the client and of its shadow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sides<T> {
+    pub primary: T,
+    pub shadow: T,
+}
+
+/// How a copy of a request ended: the closed set of a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShadowOutcome {
+    /// Both answered, and the answers were compared.
+    Compared,
+    /// The shadow's session call failed.
+    Failed,
+    /// The inputs do not fit the shadow's signature.
+    Refused,
+    /// There was no room in the shadows' budget; the shadow never saw the request.
+    Dropped,
+    /// The primary did not answer: there is nothing to compare with.
+    Unanswered,
+}
+
+impl ShadowOutcome {
+    pub const ALL: [ShadowOutcome; 5] =
+        [Self::Compared, Self::Failed, Self::Refused, Self::Dropped, Self::Unanswered];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compared => "compared",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A copy of a request for a shadow ended. What did not come about is empty or zero.
+#[derive(Debug)]
+pub struct ShadowEvent<'a> {
+    pub model: &'a ModelName,
+    pub versions: Sides<Version>,
+    pub outcome: ShadowOutcome,
+    /// There when the outcome is [`ShadowOutcome::Compared`].
+    pub comparison: Option<&'a Comparison>,
+    /// sha256 of the request's inputs: finds the request among a client's own.
+    pub digest: Option<[u8; 32]>,
+    pub outputs: Sides<&'a [(Arc<str>, Tensor)]>,
+    pub latency: Sides<Duration>,
+}
+
+/// What came of holding a shadow's answer against the primary's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// Rows whose predicted classes are the same; `None` unless both versions classify.
+    pub agreement: Option<Agreement>,
+    /// Names of the predicted classes of the first 64 rows at the most, whether they agree or not.
+    pub pairs: SmallVec<[Sides<String>; 4]>,
+    /// One per output of the primary, in its order.
+    pub differences: Vec<OutputDifference>,
+    /// Over the rows of all embeddings; `None` where there is none.
+    pub cosine: Option<Cosine>,
+    pub disagrees: bool,
+    /// Orders the disagreements of two versions, the worst highest; 0 for answers that agree, infinite for
+    /// answers that cannot be compared.
+    pub severity: f64,
+}
+
+/// How many rows got the same class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Agreement {
+    pub rows: usize,
+    pub agreeing: usize,
+}
+
+/// Cosine of the angle between two embeddings, from -1 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cosine {
+    pub min: f64,
+    pub mean: f64,
+}
+
+/// Why two outputs were not compared value by value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Incomparable {
+    /// The shadow gave no output of that name.
+    Missing,
+    Datatype,
+    Shape,
+}
+
+/// How far one output of the shadow is from the primary's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputDifference {
+    pub output: Arc<str>,
+    /// The primary's.
+    pub datatype: DataType,
+    /// Elements that were compared: all, up to a bound.
+    pub elements: usize,
+    /// Elements that are out of tolerance, those of `nonfinite_mismatches` included.
+    pub differing: usize,
+    /// Elements of which one is NaN or infinite and the other is not the same.
+    pub nonfinite_mismatches: usize,
+    pub magnitude: Magnitude,
+    pub incomparable: Option<Incomparable>,
+}
+
+impl OutputDifference {
+    pub fn within_tolerance(&self) -> bool {
+        self.incomparable.is_none() && self.differing == 0
+    }
+}
+
+/// How far numbers are apart, over the pairs of which both are finite; zeros for strings.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Magnitude {
+    pub absolute_max: f64,
+    pub absolute_mean: f64,
+    /// |a − b| / max(|a|, |b|), from 0 to 2; 0 where both are zero.
+    pub relative_max: f64,
+    /// |a − b| in units of what is tolerated at a: above 1 is out of tolerance. For exact types the unit is 1.
+    pub tolerances_max: f64,
 }

@@ -12,11 +12,13 @@ pub mod event;
 pub mod id;
 pub mod infer;
 pub mod proto;
+pub mod reading;
 pub mod tensor;
 
 // Floor 1, mechanisms: none knows another, except that batches run on a backend.
 pub mod backend;
 pub mod batch;
+pub mod compare;
 pub mod route;
 
 // Floor 2, models.

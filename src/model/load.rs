@@ -56,6 +56,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Servable, String> {
     let graph_input_count = session.graph().inputs.len();
     let scheduler =
         Scheduler::start(&thread_name(&id), instances, completed.batching.clone(), Arc::clone(&sink))
+            .inspect_err(|_| request.sink.retired(&id))
             .map_err(|e| format!("its threads cannot be started: {e}"))?;
     Ok(Servable::new(Parts { id, signature, completed, graph_input_count, digest, sink, scheduler }))
 }

@@ -1,4 +1,5 @@
-//! The protocol's per-version statistics: running totals since the version was loaded.
+//! The protocol's per-version statistics: running totals since the version went live. Loads of one version that
+//! overlap share them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

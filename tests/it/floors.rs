@@ -6,8 +6,8 @@ use crate::support::project;
 
 /// Top-level modules by floor, the lowest first; `lib.rs` says the same in words.
 const FLOORS: &[&[&str]] = &[
-    &["error", "event", "id", "infer", "proto", "tensor"],
-    &["backend", "batch", "route"],
+    &["error", "event", "id", "infer", "proto", "reading", "tensor"],
+    &["backend", "batch", "compare", "route"],
     &["model"],
     &["serve"],
     &["control", "monitor"],

@@ -1,0 +1,88 @@
+//! What is kept of each live version, and when it goes.
+//!
+//! Always: a version's series and totals are there from its first load until as many loads of it have gone as have
+//! come; then they go at once. Requests that are still under way keep counting where nobody looks any more.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::meters::PredictionSeries;
+use super::metrics::recorder;
+use super::statistics::Statistics;
+use crate::id::ServableId;
+
+/// The numbers of one version, shared by all loads of it that overlap.
+pub struct LiveVersion {
+    pub id: ServableId,
+    /// A recorder cannot forget a series, so each version has its own to be dropped.
+    pub recorder: Arc<PrometheusRecorder>,
+    pub statistics: Statistics,
+    pub predictions: Arc<PredictionSeries>,
+    /// Samples came since the last upkeep.
+    touched: AtomicBool,
+}
+
+impl LiveVersion {
+    fn new(id: ServableId) -> Self {
+        let recorder = Arc::new(recorder());
+        let predictions = Arc::new(PredictionSeries::new(Arc::clone(&recorder), id.clone()));
+        Self { id, recorder, statistics: Statistics::default(), predictions, touched: AtomicBool::new(false) }
+    }
+
+    /// Says that samples came. Told after they did, so that none is left behind.
+    pub fn touch(&self) {
+        // Looking first keeps the line shared among the cores.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Release);
+        }
+    }
+
+    /// Moves buffered samples into their buckets, if there are any.
+    pub fn upkeep(&self) {
+        if self.touched.swap(false, Ordering::AcqRel) {
+            self.recorder.handle().run_upkeep();
+        }
+    }
+}
+
+/// All live versions.
+#[derive(Default)]
+pub struct Versions {
+    live: RwLock<BTreeMap<ServableId, (usize, Arc<LiveVersion>)>>,
+}
+
+impl Versions {
+    /// Counts a load of `id`.
+    pub fn enter(&self, id: &ServableId) -> Arc<LiveVersion> {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || (0, Arc::new(LiveVersion::new(id.clone())));
+        let (users, version) = live.entry(id.clone()).or_insert_with(fresh);
+        *users += 1;
+        Arc::clone(version)
+    }
+
+    /// Counts that a load of `id` went. True when it was the last, and nothing is kept of the version any more.
+    pub fn leave(&self, id: &ServableId) -> bool {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let Some((users, _)) = live.get_mut(id) else { return false };
+        *users -= 1;
+        let last = *users == 0;
+        if last {
+            live.remove(id);
+        }
+        last
+    }
+
+    pub fn contains(&self, id: &ServableId) -> bool {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// In order of their ids.
+    pub fn all(&self) -> Vec<Arc<LiveVersion>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().map(|(_, version)| Arc::clone(version)).collect()
+    }
+}
