@@ -54,9 +54,6 @@ fn main() {
 fn compile_protocol() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let compile = |file: &str| protox::compile([file], ["proto"]).expect("the files under proto/ compile");
-    let protocol = compile("proto/grpc_service.proto");
-    let encoded = prost::Message::encode_to_vec(&protocol);
-    std::fs::write(out.join("descriptors.bin"), encoded).expect("OUT_DIR is writable");
     let generate = |descriptors| {
         tonic_prost_build::configure()
             .build_client(false)
@@ -64,11 +61,27 @@ fn compile_protocol() {
             .bytes(".inference.ModelInferRequest.raw_input_contents")
             .bytes(".inference.ModelInferResponse.raw_output_contents")
             .bytes(".inference.InferTensorContents.bytes_contents")
+            // The control API's messages are its JSON too: a misspelt key is an error, a missing one is its default.
+            .btree_map(".weir.control.v1")
+            .message_attribute(".weir.control.v1", "#[derive(serde::Serialize, serde::Deserialize)]")
+            .message_attribute(".weir.control.v1", "#[serde(default, deny_unknown_fields)]")
+            .enum_attribute(".weir.control.v1", "#[derive(serde::Serialize, serde::Deserialize)]")
+            .enum_attribute(".weir.control.v1", "#[serde(untagged)]")
             .compile_fds(descriptors)
             .expect("the generated code is written to OUT_DIR");
     };
-    generate(protocol);
-    generate(compile("proto/onnx.proto"));
+    for (file, kept) in [
+        ("proto/grpc_service.proto", Some("descriptors.bin")),
+        ("proto/weir_control.proto", Some("control_descriptors.bin")),
+        ("proto/onnx.proto", None),
+    ] {
+        let descriptors = compile(file);
+        if let Some(kept) = kept {
+            let encoded = prost::Message::encode_to_vec(&descriptors);
+            std::fs::write(out.join(kept), encoded).expect("OUT_DIR is writable");
+        }
+        generate(descriptors);
+    }
 }
 
 fn provision_onnx_runtime() {
