@@ -1,18 +1,32 @@
-//! The command line.
+//! The command line: what the arguments mean, and how a command's end becomes an exit code.
+//!
+//! Always: an error is one line on standard error, `weir: …`, and exit code 1; a wrong argument is exit code 2; a
+//! reader that stops reading early is no error.
+//! Not here: what is live. Commands other than `serve`, `check-config` and `audit verify` ask a server for it.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+mod audit;
+mod check;
+mod client;
+mod experiments;
+mod feedback;
+mod label;
+mod load;
+mod options;
+mod rollout;
+mod route;
+mod serve;
+mod shadows;
+mod status;
+mod text;
+
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
 
-use crate::app::{App, Ended};
-use crate::backend::onnx::{end_process, opt_out_of_telemetry};
-use crate::config::{Config, LogFormat, Settings};
-use crate::model::repository::{self, Candidate};
+use self::options::{ReaderGone, Verdict};
+use self::serve::ServeArguments;
+use crate::backend::onnx::opt_out_of_telemetry;
 
 /// A model inference gateway: ONNX models behind the Open Inference Protocol, over gRPC and HTTP.
 ///
@@ -33,24 +47,28 @@ enum Command {
     Serve(Box<ServeArguments>),
     /// Check the configuration and every config.pbtxt, print what is in force, and exit; model files are not read
     CheckConfig(Box<ServeArguments>),
-}
-
-#[derive(Debug, Clone, Args)]
-struct ServeArguments {
-    /// Configuration file in TOML
-    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-impl ServeArguments {
-    fn settings(self) -> anyhow::Result<Settings> {
-        Ok(match self.config {
-            Some(path) => self.settings.or(Settings::read(&path)?),
-            None => self.settings,
-        })
-    }
+    /// Show models, versions, their shares and how they do
+    Status(status::StatusArguments),
+    /// Show or change who gets which version of a model
+    Route(route::RouteArguments),
+    /// Bring back what was live before the last change of a model's route; ends a rollout that is under way
+    Rollback(route::RollbackArguments),
+    /// Name versions, so that clients can ask for "stable" instead of 3
+    Label(label::LabelArguments),
+    /// Load a version, so that a route can name it
+    Load(load::LoadArguments),
+    /// Unload a version; requests that it accepted are answered first
+    Unload(load::LoadArguments),
+    /// Move a model to another version step by step, guarded; --watch tells how it ends by the exit code
+    Rollout(rollout::RolloutArguments),
+    /// Compare the answers of a model's shadows with those that clients got
+    Shadows(shadows::ShadowsArguments),
+    /// Compare the outcomes of a model's arms
+    Experiments(experiments::ExperimentsArguments),
+    /// Tell what became of a request, by its id
+    Feedback(feedback::FeedbackArguments),
+    /// Read the record of changes, or verify that nobody altered it
+    Audit(audit::AuditArguments),
 }
 
 /// Runs the program. Errors go to standard error as one line.
@@ -58,18 +76,10 @@ pub fn main() -> ExitCode {
     // First of all: no other thread runs yet.
     opt_out_of_telemetry();
     let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        None => serve(arguments.serve),
-        Some(Command::Serve(serve_arguments)) => serve(*serve_arguments),
-        Some(Command::CheckConfig(check)) => return report(check_config(*check)),
-    };
-    report(outcome.map(|()| true))
-}
-
-fn report(outcome: anyhow::Result<bool>) -> ExitCode {
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let command = arguments.command.unwrap_or_else(|| Command::Serve(Box::new(arguments.serve)));
+    match run(command, &mut std::io::stdout()) {
+        Ok(verdict) => verdict.into(),
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error:#}");
             ExitCode::FAILURE
@@ -77,110 +87,84 @@ fn report(outcome: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
-    let config = arguments.settings()?.resolve()?;
-    log(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .thread_name("weir")
-        .enable_all()
-        .build()
-        .context("the threads that serve cannot be started")?;
-    let outcome = runtime.block_on(async {
-        let app = App::bind(config).await?;
-        let stop = stop_signal().context("signals cannot be watched")?;
-        anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
-    });
-    if let Ok(Ended::WithWorkLeft) = outcome {
-        end_process(0);
+fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    let done = |outcome: anyhow::Result<()>| outcome.map(|()| Verdict::Well);
+    match command {
+        Command::Serve(serve) => done(serve::serve(*serve)),
+        Command::CheckConfig(check) => {
+            Ok(if check::check_config(*check, out)? { Verdict::Well } else { Verdict::Wrong })
+        }
+        Command::Status(status) => done(status.run(out)),
+        Command::Route(route) => done(route.run(out)),
+        Command::Rollback(rollback) => done(rollback.run(out)),
+        Command::Label(label) => done(label.run(out)),
+        Command::Load(version) => version.load(out),
+        Command::Unload(version) => done(version.unload(out)),
+        Command::Rollout(rollout) => rollout.run(out),
+        Command::Shadows(shadows) => done(shadows.run(out)),
+        Command::Experiments(experiments) => done(experiments.run(out)),
+        Command::Feedback(feedback) => done(feedback.run(out)),
+        Command::Audit(audit) => done(audit.run(out)),
     }
-    runtime.shutdown_background();
-    outcome.map(|_| ())
 }
 
-/// Signals that follow the first one within this time are echoes of it.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
 
-/// Done at the first SIGTERM or interrupt. A second one ends the process at once.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (tell, told) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for option in command.get_arguments() {
+                assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
             }
-        };
-        next().await;
-        let _ = tell.send(());
-        // `timeout` and some supervisors send a signal to the process and to its group: one wish, heard twice.
-        let _ = tokio::time::timeout(SAME_SIGNAL, async {
-            loop {
-                next().await
-            }
-        })
-        .await;
-        next().await;
-        eprintln!("weir: a second signal: ending at once");
-        end_process(1);
-    });
-    Ok(async move {
-        let _ = told.await;
-    })
-}
+            command.get_subcommands().for_each(check);
+        }
+        let command = Arguments::command();
+        command.get_subcommands().for_each(check);
+    }
 
-fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("log = '{}'", config.log))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+    #[test]
+    fn command_lines_of_the_documentation_are_understood() {
+        for line in [
+            "weir",
+            "weir --models x",
+            "weir status",
+            "weir status digits --watch --json --server http://host:1",
+            "weir route show digits",
+            "weir route set digits 1=90 2=10 --shadow 3 --shadow 4=0.5 --sticky header:x-user-id --if-revision 7",
+            "weir route set digits 1=1 --rule header:x-tier=gold->2 --rule header:a=b->3",
+            "weir route --server http://host:1 clear digits --actor me",
+            "weir rollback digits",
+            "weir label set digits stable 3",
+            "weir label delete digits stable",
+            "weir load digits 3",
+            "weir unload digits 3",
+            "weir rollout start digits 3 --steps 1,5,25 --min-requests 10 --min-seconds 0.5 --alpha 0.05 \
+             --error-margin 0.02 --latency-objective-ms 50 --shift 2 --disagreement 0.1 --watch",
+            "weir rollout list digits",
+            "weir rollout show digits",
+            "weir rollout pause digits r1",
+            "weir rollout watch digits r1",
+            "weir shadows digits",
+            "weir experiments digits",
+            "weir feedback digits abc -1.5",
+            "weir feedback digits abc 1 --label",
+            "weir audit list --limit 10 --model digits",
+            "weir audit verify --state x --expect 1:00",
+        ] {
+            let words = line.split_whitespace();
+            let parsed = Arguments::try_parse_from(words);
+            let hash_is_short = line.ends_with("1:00");
+            assert_eq!(parsed.is_ok(), !hash_is_short, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
+        }
     }
-    Ok(())
-}
-
-/// Prints the settings in force and what is wrong with models' configs. Returns whether all is well.
-fn check_config(arguments: ServeArguments) -> anyhow::Result<bool> {
-    let settings = arguments.settings()?.with_defaults();
-    let config = settings.clone().resolve()?;
-    let mut report = toml::to_string(&settings).context("the settings cannot be written")?;
-    let scan = repository::scan(&config.models, &config.defaults).with_context(|| {
-        format!("the models folder {} cannot be read; choose another with --models", config.models.display())
-    })?;
-    for name in &scan.misnamed {
-        report.push_str(&format!(
-            "# {name:?}: its name cannot be a model's; use letters, digits, '_', '-' and '.'\n"
-        ));
-    }
-    let mut well = scan.misnamed.is_empty();
-    for candidate in &scan.candidates {
-        let verdict = config_verdict(candidate);
-        well &= verdict.is_ok();
-        let verdict = verdict.unwrap_or_else(|reason| reason);
-        report.push_str(&format!("# {}: {verdict}\n", candidate.name));
-    }
-    // Whoever reads may stop early; that is no error.
-    let _ = std::io::stdout().write_all(report.as_bytes());
-    Ok(well)
-}
-
-/// What can be said of a model without reading its file.
-fn config_verdict(candidate: &Candidate) -> Result<String, String> {
-    let versions = candidate.chosen()?;
-    let config = candidate.config.as_ref().map_err(Clone::clone)?;
-    for version in &versions {
-        candidate.artefact(*version, &config.file_name)?;
-    }
-    let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-    let mut verdict = format!("config ok, versions {}", versions.join(", "));
-    for hint in &config.hints {
-        verdict.push_str(&format!("; {hint} has no effect"));
-    }
-    Ok(verdict)
 }

@@ -27,9 +27,9 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tonic_health", &["api"]),
     ("tonic_reflection", &["api"]),
     ("tonic_prost", &["api", "proto.rs"]),
-    ("hyper", &["api"]),
-    ("hyper_util", &["api"]),
-    ("http_body_util", &["api"]),
+    ("hyper", &["api", "cli/client"]),
+    ("hyper_util", &["api", "cli/client"]),
+    ("http_body_util", &["api", "cli/client"]),
     ("clap", &["cli", "config"]),
     ("anyhow", &["cli", "main.rs"]),
     ("rusqlite", &["control/store", "control/outcomes"]),
@@ -263,6 +263,7 @@ fn an_import_that_runs_upward_is_caught() {
         ("model/x.rs", "let f = || unsafe { g() };", "'unsafe' belongs to backend/onnx"),
         ("serve/x.rs", "fn f() -> tonic::Status {}", "'tonic' belongs to api"),
         ("serve/x.rs", "use hyper_util::rt;", "'hyper_util' belongs to api"),
+        ("cli/status.rs", "use hyper_util::rt;", "'hyper_util' belongs to api and cli/client"),
         ("backend/onnx.rs", "use ort;", "'ort' belongs to backend/onnx"),
     ] {
         let found = faults(path, source);
@@ -278,6 +279,7 @@ fn what_only_looks_like_an_import_is_none() {
         ("serve/x.rs", "fn f<'a>(c: &'a char) { let (a, b) = ('\"', '\\''); } use crate::batch::Answer;"),
         ("serve/mod.rs", "mod x; #[cfg(test)] mod tests { use super::*; use self::x::api; }"),
         ("api/http/x.rs", "use super::super::status; use crate::{monitor, serve::{Pipeline, Table}};"),
+        ("cli/client/mod.rs", "use hyper_util::client::legacy::Client;"),
         ("cli/mod.rs", "#![deny(unsafe_code)] use crate::app::App; use crate::config::Config;"),
         ("backend/onnx/value.rs", "use ort::value; unsafe { ort::x() }"),
         ("model/x.rs", "fn ort() {} struct S { hyper: u8 }"),

@@ -1,0 +1,85 @@
+//! Where a server is, as `--server` says it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+
+/// `http://HOST[:PORT][/PREFIX]`, without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+impl Address {
+    /// Where a path of the server is. `path` begins with a slash and is escaped.
+    pub(super) fn uri(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "an address is http://HOST:PORT, such as http://127.0.0.1:8000";
+        let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err("only http:// is spoken here".to_owned()),
+            _ => return Err(form.to_owned()),
+        }
+        // Neither a user's name before the host nor anything but a port behind it.
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let port = uri.host().filter(|host| !host.is_empty()).and_then(|host| authority.strip_prefix(host));
+        let port_is_well = match port.map(|port| port.strip_prefix(':')) {
+            None => false,
+            Some(None) => port == Some(""),
+            Some(Some(digits)) => digits.parse::<u16>().is_ok(),
+        };
+        if !port_is_well || uri.query().is_some() || text.contains('#') {
+            return Err(form.to_owned());
+        }
+        Ok(Self(format!("http://{authority}{}", uri.path().trim_end_matches('/'))))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_http_with_a_host() {
+        for (text, uri) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/x"),
+            ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/x"),
+            ("HTTP://host", "http://host/x"),
+            ("http://[::1]:80", "http://[::1]:80/x"),
+            ("http://proxy/weir/", "http://proxy/weir/x"),
+        ] {
+            assert_eq!(text.parse::<Address>().map(|address| address.uri("/x")), Ok(uri.to_owned()));
+        }
+        for wrong in [
+            "",
+            "127.0.0.1:8000",
+            "host",
+            "http://",
+            "http://:80",
+            "http://h:x",
+            "http://h:99999",
+            "http://h:",
+            "ftp://h",
+            "http://h?q",
+            "http://h#f",
+            "http://user@h",
+            "http://a b",
+        ] {
+            assert!(wrong.parse::<Address>().is_err_and(|error| error.contains("such as")), "{wrong:?}");
+        }
+        assert_eq!("https://h".parse::<Address>(), Err("only http:// is spoken here".to_owned()));
+    }
+}
