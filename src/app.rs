@@ -5,18 +5,21 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::api::control::{self as control_api, ControlApi, ControlPort};
 use crate::api::grpc::Services;
 use crate::api::{Drain, Gateway, Port, WireLimits, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::config::Config;
-use crate::control::{Startup, Summary};
-use crate::event::EventSink;
+use crate::control::{
+    Control, ControlConfig, Followers, Following, Foundations, Summary, Tallies, check_routes, open_state,
+};
+use crate::event::{EventSink, Fanout};
 use crate::model::{Servable, VersionState};
 use crate::monitor::{Monitor, Readings};
 use crate::serve::{Admission, Phase, Pipeline, Readiness, Table};
@@ -32,6 +35,10 @@ pub enum StartError {
     Library(#[from] LibraryError),
     #[error("the {port} address {address} cannot be used: {reason}; choose another with --{port}")]
     Bind { port: &'static str, address: SocketAddr, reason: io::Error },
+    #[error("{0}")]
+    State(String),
+    #[error("{0}; correct it, or name another file with --routes")]
+    Routes(String),
     #[error("the models folder {} cannot be read: {reason}; choose another with --models", path.display())]
     Repository { path: PathBuf, reason: io::Error },
 }
@@ -55,13 +62,16 @@ pub struct App {
     gateway: Arc<Gateway>,
     admission: Admission,
     table: Arc<Table>,
-    startup: Startup,
+    control: Arc<Control>,
+    following: Following,
 }
 
 struct Ports {
     http: Port,
     grpc: Port,
     metrics: Port,
+    /// Only where the control API has a port of its own.
+    control: Option<Port>,
 }
 
 /// Where a server listens.
@@ -70,6 +80,7 @@ pub struct Addresses {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub metrics: SocketAddr,
+    pub control: Option<SocketAddr>,
 }
 
 impl App {
@@ -81,12 +92,41 @@ impl App {
             http: bind("http", config.http).await?,
             grpc: bind("grpc", config.grpc).await?,
             metrics: bind("metrics", config.metrics).await?,
+            control: match config.control {
+                Some(address) => Some(bind("control", address).await?),
+                None => None,
+            },
         };
         let monitor = Arc::new(Monitor::new(runtime.version()));
-        let sink: Arc<dyn EventSink> = Arc::clone(&monitor) as Arc<dyn EventSink>;
+        let tallies = Arc::new(Tallies::default());
+        let listeners: Vec<Arc<dyn EventSink>> = vec![monitor.clone(), tallies.clone()];
+        let sink: Arc<dyn EventSink> = Arc::new(Fanout(listeners));
+        let (ledger, outcomes) =
+            open_state(&config.state.path, config.state.named).map_err(StartError::State)?;
+        let routes = check_routes(&config.routes.path, config.routes.named).map_err(StartError::Routes)?;
+        let following = Following { settle: config.settle, routes };
         let table = Arc::new(Table::default());
         let admission = Admission::new(config.requests_in_flight_max);
+        let governing = ControlConfig {
+            models: config.models.clone(),
+            defaults: config.defaults.clone(),
+            mode: config.mode,
+            load: config.load.clone(),
+            load_threads: config.load_threads,
+            uploads: config.state.path.join("uploads"),
+        };
+        let foundations = Foundations {
+            loader,
+            sink: Arc::clone(&sink),
+            tallies,
+            table: Arc::clone(&table),
+            ledger,
+            outcomes,
+        };
+        let control = Arc::new(Control::new(governing, foundations));
+        let port = if ports.control.is_some() { ControlPort::Own } else { ControlPort::Main };
         let gateway = Arc::new(Gateway {
+            control: ControlApi::new(Arc::clone(&control), port),
             pipeline: Pipeline::new(Arc::clone(&table), admission.clone(), Arc::clone(&sink)),
             monitor,
             readiness: Arc::new(Readiness::default()),
@@ -97,28 +137,20 @@ impl App {
                 stream_requests_max: STREAM_REQUESTS_MAX,
             },
         });
-        let startup = Startup {
-            root: config.models.clone(),
-            defaults: config.defaults.clone(),
-            threads: config.load_threads,
-            loader,
-            sink,
-            table: Arc::clone(&table),
-            stop: Arc::default(),
-        };
         let runtime_version = runtime.version().to_owned();
-        Ok(Self { config, runtime_version, ports, gateway, admission, table, startup })
+        Ok(Self { config, runtime_version, ports, gateway, admission, table, control, following })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, runtime_version, ports, gateway, admission, table, startup } = self;
+        let Self { config, runtime_version, ports, gateway, admission, table, control, following } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
-        let scan = startup.scan().map_err(unreadable)?;
+        let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
             http: ports.http.address(),
             grpc: ports.grpc.address(),
             metrics: ports.metrics.address(),
+            control: ports.control.as_ref().map(Port::address),
         };
         say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
@@ -126,13 +158,20 @@ impl App {
         tokio::pin!(stop);
 
         let started = Instant::now();
-        let stop_loading = Arc::clone(&startup.stop);
-        let mut loading = tokio::task::spawn_blocking(move || startup.load(&scan));
+        let stop_loading = Arc::new(AtomicBool::new(false));
+        let mut loading = {
+            let (control, stop) = (Arc::clone(&control), Arc::clone(&stop_loading));
+            tokio::task::spawn_blocking(move || {
+                let summary = control.load(&work, &stop);
+                (summary, control.follow(&following))
+            })
+        };
         let loaded = tokio::select! {
-            summary = &mut loading => Some(summary.unwrap_or_default()),
+            loaded = &mut loading => loaded.ok(),
             () = &mut stop => None,
         };
-        if let Some(summary) = loaded {
+        if let Some((summary, _)) = &loaded {
+            let summary = *summary;
             gateway.readiness.enter(Phase::Ready);
             say(out, &inventory(&table, summary, started.elapsed(), addresses));
             stop.await;
@@ -151,8 +190,14 @@ impl App {
             );
         }
         drop(tasks);
-        let loader_ended = loaded.is_some() || tokio::time::timeout(LAST_CALL, loading).await.is_ok();
-        let ended = if retire(&table).await && loader_ended { Ended::Wholly } else { Ended::WithWorkLeft };
+        let followers = match loaded {
+            Some((_, followers)) => Some(followers),
+            None => tokio::time::timeout(LAST_CALL, loading).await.ok().and_then(Result::ok).map(|(_, f)| f),
+        };
+        let ended = match control_ended(followers).await && retire(&table).await {
+            true => Ended::Wholly,
+            false => Ended::WithWorkLeft,
+        };
         tracing::info!("stopped");
         Ok(ended)
     }
@@ -170,11 +215,12 @@ fn serve(
     drain: &Drain,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let connections = [
+    let mut connections = vec![
         ("http", ports.http.connections()),
         ("grpc", ports.grpc.connections()),
         ("metrics", ports.metrics.connections()),
     ];
+    connections.extend(ports.control.as_ref().map(|port| ("control", port.connections())));
     let render: Arc<dyn Fn() -> String + Send + Sync> = {
         let (monitor, table, admission) =
             (Arc::clone(&gateway.monitor), Arc::clone(table), admission.clone());
@@ -184,14 +230,24 @@ fn serve(
         })
     };
     let http = Arc::clone(gateway);
-    tasks.spawn(ports.http.accept(drain.clone(), move |io, drain| http::serve(Arc::clone(&http), io, drain)));
-    let services = Services::new(gateway);
-    tasks.spawn(ports.grpc.accept(drain.clone(), move |io, drain| services.clone().serve(io, drain)));
     tasks.spawn(
         ports
-            .metrics
-            .accept(drain.clone(), move |io, drain| http::serve_metrics(Arc::clone(&render), io, drain)),
+            .http
+            .accept(drain.clone(), move |accepted, drain| http::serve(Arc::clone(&http), accepted, drain)),
     );
+    let services = Services::new(gateway);
+    tasks.spawn(
+        ports.grpc.accept(drain.clone(), move |accepted, drain| services.clone().serve(accepted, drain)),
+    );
+    tasks.spawn(ports.metrics.accept(drain.clone(), move |accepted, drain| {
+        http::serve_metrics(Arc::clone(&render), accepted, drain)
+    }));
+    if let Some(port) = ports.control {
+        let (gateway, services) = (Arc::clone(gateway), Services::of_control(gateway));
+        tasks.spawn(port.accept(drain.clone(), move |accepted, drain| {
+            control_api::serve(Arc::clone(&gateway), services.clone(), accepted, drain)
+        }));
+    }
     let (monitor, mut drained) = (Arc::clone(&gateway.monitor), drain.clone());
     tasks.spawn(async move {
         let mut tick = tokio::time::interval(Monitor::UPKEEP_INTERVAL);
@@ -207,21 +263,35 @@ fn serve(
 
 fn readings(table: &Table, admission: &Admission, connections: Vec<(&'static str, usize)>) -> Readings {
     let snapshot = table.snapshot();
+    snapshot
+        .models
+        .values()
+        .flat_map(|entry| entry.lanes.iter().flatten())
+        .for_each(|lane| lane.report_drops());
     let versions = snapshot.models.iter().flat_map(|(model, entry)| {
         entry.versions.iter().map(move |(version, state)| {
             let id = crate::id::ServableId { model: model.clone(), version: *version };
-            (id, state.is_ready())
+            (id, state.is_ready(), entry.share(*version))
         })
     });
+    let (ready, shares) = versions.map(|(id, ready, share)| ((id.clone(), ready), (id, share))).unzip();
     Readings {
         queue_depths: snapshot
             .ready()
             .map(|servable| (servable.id().clone(), servable.queue_depth()))
             .collect(),
-        ready: versions.collect(),
+        ready,
+        shares,
         in_flight: admission.in_flight(),
         connections,
     }
+}
+
+/// Lets the control plane's threads end, and tells whether they did and nothing is still on its way out.
+async fn control_ended(followers: Option<Followers>) -> bool {
+    let Some(followers) = followers else { return false };
+    let end = tokio::task::spawn_blocking(move || followers.end());
+    tokio::time::timeout(LAST_CALL, end).await.is_ok_and(|ended| ended.unwrap_or(false))
 }
 
 /// Lets the session threads end, and tells whether they did.
@@ -242,8 +312,9 @@ fn say(out: &mut dyn Write, text: &str) {
 }
 
 fn greeting(runtime_version: &str, addresses: Addresses) -> String {
+    let control = addresses.control.map_or_else(String::new, |address| format!("control  {address}\n"));
     format!(
-        "weir {}, ONNX Runtime {runtime_version}\nhttp     {}\ngrpc     {}\nmetrics  {}\n",
+        "weir {}, ONNX Runtime {runtime_version}\nhttp     {}\ngrpc     {}\nmetrics  {}\n{control}",
         env!("CARGO_PKG_VERSION"),
         addresses.http,
         addresses.grpc,
@@ -266,6 +337,7 @@ fn inventory(table: &Table, summary: Summary, took: Duration, addresses: Address
                     rows => format!("READY, up to {rows} rows"),
                 },
                 VersionState::Loading => "LOADING".to_owned(),
+                VersionState::Unloading => "UNLOADING".to_owned(),
                 VersionState::Unavailable { reason } => format!("UNAVAILABLE: {reason}"),
             };
             text.push_str(&format!("model    {name}/{version}: {state}\n"));

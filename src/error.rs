@@ -22,6 +22,10 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The client went away.
     Cancelled,
+    /// What is asked for does not go together with what stands: something else must be changed first.
+    Conflict,
+    /// The caller's idea of what stands is out of date.
+    Stale,
     /// A feature that this server does not have.
     Unsupported,
     /// A body or message over the limit.

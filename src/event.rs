@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::error::ErrorKind;
 use crate::id::{ModelName, ServableId, Version};
-use crate::infer::Timings;
+use crate::infer::{Routing, Timings};
 use crate::tensor::{DataType, Signature, Tensor};
 
 /// The protocol that a request came by.
@@ -75,9 +75,12 @@ impl Outcome {
 impl From<ErrorKind> for Outcome {
     fn from(kind: ErrorKind) -> Self {
         match kind {
-            ErrorKind::InvalidArgument | ErrorKind::TooLarge | ErrorKind::UnsupportedEncoding => {
-                Self::InvalidArgument
-            }
+            // A prediction never conflicts with anything; only changes do.
+            ErrorKind::InvalidArgument
+            | ErrorKind::TooLarge
+            | ErrorKind::UnsupportedEncoding
+            | ErrorKind::Conflict
+            | ErrorKind::Stale => Self::InvalidArgument,
             ErrorKind::UnknownModel | ErrorKind::NotFound => Self::NotFound,
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Overloaded => Self::Overloaded,
@@ -94,6 +97,7 @@ impl From<ErrorKind> for Outcome {
 pub struct InferEvent<'a> {
     pub outcome: Outcome,
     pub timings: Timings,
+    pub routing: &'a Routing,
     /// Rows asked for; 1 for a model that is not batched.
     pub rows: usize,
     /// The prediction, when there was one: position in the signature and the model's own tensor.
@@ -184,6 +188,8 @@ pub struct ShadowEvent<'a> {
     pub model: &'a ModelName,
     pub versions: Sides<Version>,
     pub outcome: ShadowOutcome,
+    /// Copies that this tells of: 1, but for those that were dropped, which are told of together.
+    pub requests: u64,
     /// There when the outcome is [`ShadowOutcome::Compared`].
     pub comparison: Option<&'a Comparison>,
     /// sha256 of the request's inputs: finds the request among a client's own.
@@ -238,6 +244,8 @@ pub struct OutputDifference {
     pub output: Arc<str>,
     /// The primary's.
     pub datatype: DataType,
+    /// Its values are numbers whose differences mean something: no strings, no class labels.
+    pub numeric: bool,
     /// Elements that were compared: all, up to a bound.
     pub elements: usize,
     /// Elements that are out of tolerance, those of `nonfinite_mismatches` included.
@@ -263,4 +271,41 @@ pub struct Magnitude {
     pub relative_max: f64,
     /// |a − b| in units of what is tolerated at a: above 1 is out of tolerance. For exact types the unit is 1.
     pub tolerances_max: f64,
+}
+
+/// Tells every fact to several listeners, in order.
+pub struct Fanout(pub Vec<Arc<dyn EventSink>>);
+
+struct ServableFanout(Vec<Arc<dyn ServableSink>>);
+
+impl EventSink for Fanout {
+    fn received(&self, protocol: Protocol) {
+        self.0.iter().for_each(|sink| sink.received(protocol));
+    }
+
+    fn stray(&self, outcome: Outcome) {
+        self.0.iter().for_each(|sink| sink.stray(outcome));
+    }
+
+    fn servable(&self, id: &ServableId, profile: &ServableProfile) -> Arc<dyn ServableSink> {
+        Arc::new(ServableFanout(self.0.iter().map(|sink| sink.servable(id, profile)).collect()))
+    }
+
+    fn retired(&self, id: &ServableId) {
+        self.0.iter().for_each(|sink| sink.retired(id));
+    }
+
+    fn shadow(&self, event: &ShadowEvent<'_>) {
+        self.0.iter().for_each(|sink| sink.shadow(event));
+    }
+}
+
+impl ServableSink for ServableFanout {
+    fn infer(&self, event: &InferEvent<'_>) {
+        self.0.iter().for_each(|sink| sink.infer(event));
+    }
+
+    fn batch(&self, event: &BatchEvent) {
+        self.0.iter().for_each(|sink| sink.batch(event));
+    }
 }

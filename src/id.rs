@@ -48,6 +48,11 @@ impl Version {
         text.parse().ok().map(Self)
     }
 
+    /// `None` when the number cannot be a version's.
+    pub fn new(number: u64) -> Option<Self> {
+        (1..1_000_000_000_000_000_000).contains(&number).then_some(Self(number))
+    }
+
     pub fn number(self) -> u64 {
         self.0
     }
@@ -57,6 +62,14 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Whether a text can be a label: `[A-Za-z_][A-Za-z0-9_.-]{0,63}`. No version number can.
+pub fn is_label(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    text.len() <= 64
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && text.bytes().all(legal)
 }
 
 /// One version of one model.

@@ -1,5 +1,6 @@
 //! A request for a prediction and its answer, free of any protocol.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,11 +45,91 @@ pub struct RequestedOutput {
 pub struct InferRequest {
     /// As the client wrote it; known to be a model's name only once it is found.
     pub model: String,
-    pub version: Option<Version>,
+    pub pin: VersionPin,
     pub inputs: Inputs,
     /// Empty asks for every output.
     pub outputs: Vec<RequestedOutput>,
     pub limits: Limits,
+}
+
+/// The version that a client names, if any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum VersionPin {
+    /// None: the model's route decides.
+    #[default]
+    Routed,
+    Version(Version),
+    /// A name that operators give to a version, such as `stable`.
+    Label(String),
+}
+
+/// What a route may look at in a request besides the version that it names.
+pub trait RequestKeys: Sync {
+    /// A header of HTTP or a metadata entry of gRPC. `name` is in lower case.
+    fn header(&self, name: &str) -> Option<&[u8]>;
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// The client's own name for the request.
+    fn request_id(&self) -> Option<&str>;
+}
+
+/// Why a request was answered by the version that answered it: the closed set that answers and metrics use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteReason {
+    /// It named the version.
+    Pinned,
+    /// It named a label.
+    Label,
+    /// A rule of the route.
+    Rule,
+    /// The arm of its sticky key.
+    Sticky,
+    /// Drawn by the arms' weights.
+    Weighted,
+    /// No route is set: the highest version that is ready.
+    Latest,
+    /// An arm is not ready, and its share went to the others.
+    Fallback,
+}
+
+impl RouteReason {
+    pub const ALL: [RouteReason; 7] =
+        [Self::Pinned, Self::Label, Self::Rule, Self::Sticky, Self::Weighted, Self::Latest, Self::Fallback];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Label => "label",
+            Self::Rule => "rule",
+            Self::Sticky => "sticky",
+            Self::Weighted => "weighted",
+            Self::Latest => "latest",
+            Self::Fallback => "fallback",
+        }
+    }
+
+    /// Whether chance decided by the arms' weights: what comparisons between arms may count.
+    pub fn by_weight(self) -> bool {
+        matches!(self, Self::Sticky | Self::Weighted)
+    }
+}
+
+/// How a request was routed.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    pub reason: RouteReason,
+    /// The revision of the route that decided; 0 where none was ever set.
+    pub revision: u64,
+    /// The sticky key's number, where one was used.
+    pub unit: Option<u64>,
+    /// The experiment that the request is part of, and the client's name for it.
+    pub experiment: Option<Enrolled>,
+}
+
+/// A request that outcomes may be told of later.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    pub experiment: Arc<str>,
+    pub request_id: Box<str>,
 }
 
 /// How long a request may take and how much it matters.
@@ -66,6 +147,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct InferResponse {
     pub servable: ServableId,
+    /// Why that version answered.
+    pub reason: RouteReason,
     /// In the order asked for, or the order of the signature.
     pub outputs: Vec<OutputTensor>,
 }

@@ -1,6 +1,7 @@
 """Rebuilds the model repositories of the tests: `python models/.train/fixtures.py`.
 
 Always: every model of tests/models loads and does what its README line says, checked here by ONNX Runtime.
+Always: so does every file of tests/versions, which are no repository: tests put them together as versions of one model.
 Always: every model of tests/models_broken but `ok` has one fault, named by its folder.
 Not here: the bundled models, see train.py.
 """
@@ -24,6 +25,7 @@ from skl2onnx import to_onnx  # noqa: E402
 TESTS = Path(__file__).resolve().parent.parent.parent / "tests"
 GOOD = TESTS / "models"
 BROKEN = TESTS / "models_broken"
+VERSIONS = TESTS / "versions"
 
 IDENTITY_TYPES = {
     "bool": TensorProto.BOOL,
@@ -54,6 +56,8 @@ def main():
     check_good()
     build_broken()
     check_broken()
+    build_versions()
+    check_versions()
 
 
 # --- tests/models ------------------------------------------------------------------------------------------------
@@ -305,6 +309,95 @@ def check_broken():
         except Exception as error:  # noqa: BLE001 - what ONNX Runtime raises is what is shown
             answer = f"refused: {str(error).splitlines()[0][:120]}"
         print(f"{path.relative_to(TESTS)}: {path.stat().st_size} bytes, {answer}")
+
+
+# --- tests/versions ----------------------------------------------------------------------------------------------
+
+# The fourth number of a row from which `fails` cannot answer it.
+FAILS_FROM = 1000
+# Steps of `burns` that take a millisecond on one core of a 2020s server.
+BURNT_STEPS_PER_MS = SLOW_STEPS / 30
+# Added to a row's scores, after which the first is the highest of any that a test sends.
+FIRST_WINS = np.array([1000, 0, 0, 0], np.float32)
+
+
+def build_versions():
+    for name, nodes, initializers in (
+        ("same", [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])], []),
+        ("double", [helper.make_node("Add", ["INPUT0", "INPUT0"], ["OUTPUT0"])], []),
+        ("fails", FAILS, FAILS_CONSTANTS),
+    ):
+        save(one_to_one(name, nodes, ["N", 4], initializers), VERSIONS / f"{name}.onnx")
+    save(burns(), VERSIONS / "burns.onnx")
+    wide = [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])]
+    save(one_to_one("wide", wide, ["N", 5]), VERSIONS / "wide.onnx")
+    save(classes("highest", []), VERSIONS / "highest.onnx")
+    save(classes("first", [constant("bias", FIRST_WINS)]), VERSIONS / "first.onnx")
+
+
+# A table of one entry is asked for its first, or, for rows that shall fail, for its second.
+FAILS = [
+    helper.make_node("Gather", ["INPUT0", "fourth"], ["told"], axis=1),
+    helper.make_node("GreaterOrEqual", ["told", "limit"], ["beyond"]),
+    helper.make_node("Cast", ["beyond"], ["place"], to=TensorProto.INT64),
+    helper.make_node("Gather", ["table", "place"], ["one"]),
+    helper.make_node("Mul", ["INPUT0", "one"], ["OUTPUT0"]),
+]
+FAILS_CONSTANTS = [
+    constant("fourth", np.array([3], np.int64)),
+    constant("limit", np.float32(FAILS_FROM)),
+    constant("table", np.array([1], np.float32)),
+]
+
+
+def burns():
+    """OUTPUT0 = INPUT0, after as many milliseconds as the largest fourth number of a row says."""
+    burnt = slow()
+    nodes = [
+        helper.make_node("Gather", ["INPUT0", "fourth"], ["told"], axis=1),
+        helper.make_node("ReduceMax", ["told"], ["most"], keepdims=0),
+        helper.make_node("Max", ["most", "zero"], ["milliseconds"]),
+        helper.make_node("Mul", ["milliseconds", "per_ms"], ["steps_told"]),
+        helper.make_node("Cast", ["steps_told"], ["steps"], to=TensorProto.INT64),
+        *burnt.graph.node,
+    ]
+    kept = [tensor for tensor in burnt.graph.initializer if tensor.name != "steps"]
+    fourth = constant("fourth", np.array([3], np.int64))
+    return one_to_one("burns", nodes, ["N", 4], [*kept, fourth, constant("per_ms", np.float32(BURNT_STEPS_PER_MS))])
+
+
+def classes(name, bias):
+    """Scores of four classes and the highest one, after adding `bias` if there is one."""
+    first = helper.make_node("Add", ["INPUT0", "bias"], ["biased"]) if bias else None
+    biased = "biased" if bias else "INPUT0"
+    nodes = [
+        *([first] if first else []),
+        helper.make_node("Softmax", [biased], ["scores"], axis=1),
+        helper.make_node("ArgMax", [biased], ["label"], axis=1, keepdims=0),
+    ]
+    inputs = [tensor("INPUT0", TensorProto.FLOAT, ["N", 4])]
+    outputs = [tensor("label", TensorProto.INT64, ["N"]), tensor("scores", TensorProto.FLOAT, ["N", 4])]
+    return graph(name, nodes, inputs, outputs, bias)
+
+
+def check_versions():
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for name, factor in (("same", 1), ("double", 2), ("fails", 1), ("burns", 1)):
+        assert np.array_equal(run(VERSIONS / f"{name}.onnx", INPUT0=x)["OUTPUT0"], factor * x), name
+    x[1, 3] = FAILS_FROM
+    try:
+        run(VERSIONS / "fails.onnx", INPUT0=x)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime has no type of its own for this
+        assert "out of data bounds" in str(error), error
+    else:
+        raise AssertionError("a row of `fails` must fail")
+    start = time.perf_counter()
+    run(VERSIONS / "burns.onnx", INPUT0=np.full((2, 4), 200, np.float32))
+    print("burns: ms for 200:", round(1000 * (time.perf_counter() - start)))
+    rows = np.array([[0, 1, 0, 0], [0, 0, 0, 9]], np.float32)
+    for name, expected in (("highest", [1, 3]), ("first", [0, 0])):
+        answer = run(VERSIONS / f"{name}.onnx", INPUT0=rows)
+        assert answer["label"].tolist() == expected and answer["scores"].argmax(1).tolist() == expected, name
 
 
 # --- what both share ---------------------------------------------------------------------------------------------

@@ -96,6 +96,12 @@ where
     })
 }
 
+/// A connection that was accepted, and who is at its other end.
+pub struct Accepted {
+    pub io: TokioIo<TcpStream>,
+    pub peer: SocketAddr,
+}
+
 /// A bound port.
 pub struct Port {
     listener: TcpListener,
@@ -123,7 +129,7 @@ impl Port {
     ///
     /// `serve` answers on one connection; it watches `drain` too, and ends after the requests in flight. Dropping
     /// the future cuts off whatever is left.
-    pub async fn accept<F>(self, drain: Drain, serve: impl Fn(TokioIo<TcpStream>, Drain) -> F)
+    pub async fn accept<F>(self, drain: Drain, serve: impl Fn(Accepted, Drain) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -132,11 +138,12 @@ impl Port {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         // Small answers must not wait for more.
                         let _ = stream.set_nodelay(true);
                         let open = self.connections.enter();
-                        let connection = serve(TokioIo::new(stream), drain.clone());
+                        let accepted = Accepted { io: TokioIo::new(stream), peer };
+                        let connection = serve(accepted, drain.clone());
                         tasks.spawn(async move {
                             connection.await;
                             drop(open);

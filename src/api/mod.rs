@@ -3,6 +3,7 @@
 //! Always: both protocols answer out of the same functions (`questions`, `convert`) and the same table of errors
 //! (`status`). Only this floor knows tonic and hyper.
 
+pub mod control;
 mod convert;
 pub mod grpc;
 pub mod http;
@@ -10,5 +11,5 @@ mod listener;
 mod questions;
 mod status;
 
-pub use listener::{Connections, Drain, Port};
+pub use listener::{Accepted, Connections, Drain, Port};
 pub use questions::{Gateway, WireLimits};

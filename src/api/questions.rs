@@ -2,14 +2,17 @@
 //!
 //! Answers are the protocol's own messages; `http` writes them as JSON.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::error::{ErrorKind, ServeError, excerpt};
-use crate::id::Version;
+use super::control::ControlApi;
+use crate::error::{ServeError, excerpt};
+use crate::id::{Version, is_label};
+use crate::infer::{RequestKeys, VersionPin};
 use crate::model::{Servable, VersionState};
 use crate::monitor::{BatchTotals, Monitor, Total, Totals};
 use crate::proto::inference as pb;
-use crate::serve::{Pipeline, Readiness};
+use crate::serve::{ModelEntry, Pipeline, Readiness};
 use crate::tensor::{Signature, TensorSpec};
 
 /// Limits on what comes over the wire.
@@ -28,6 +31,7 @@ pub struct Gateway {
     pub pipeline: Pipeline,
     pub monitor: Arc<Monitor>,
     pub readiness: Arc<Readiness>,
+    pub control: ControlApi,
     pub server_name: String,
     pub limits: WireLimits,
 }
@@ -42,58 +46,78 @@ const EXTENSIONS: [&str; 6] = [
     "statistics",
 ];
 
+/// What works only where clients load models themselves.
+const EXPLICIT_EXTENSION: &str = "model_repository";
+
 /// The platform of every model served here.
 const PLATFORM: &str = "onnxruntime_onnx";
 
-/// The version that a client pins by a string: none for the empty string and for `-1`.
-pub fn pinned(text: &str) -> Result<Option<Version>, ServeError> {
+/// The version that a client names by a string, a number or a label: none for the empty string and for `-1`.
+pub fn pinned(text: &str) -> Result<VersionPin, ServeError> {
     match text {
-        "" | "-1" => Ok(None),
+        "" | "-1" => Ok(VersionPin::Routed),
+        text if is_label(text) => Ok(VersionPin::Label(text.to_owned())),
         text => match Version::parse(text) {
-            Some(version) => Ok(Some(version)),
+            Some(version) => Ok(VersionPin::Version(version)),
             None => Err(ServeError::invalid(format!(
-                "failed to get model version from specified version string '{}': it must be a positive number",
+                "failed to get model version from specified version string '{}': it must be a positive number or a \
+                 label",
                 excerpt(text)
             ))),
         },
     }
 }
 
+/// A question about a model is no request for a prediction: it has nothing that a route looks at.
+struct NoKeys;
+
+impl RequestKeys for NoKeys {
+    fn header(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+    fn parameter(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn request_id(&self) -> Option<&str> {
+        None
+    }
+}
+
 impl Gateway {
     pub fn server_metadata(&self) -> pb::ServerMetadataResponse {
+        let explicit = self.control.explicit().then_some(EXPLICIT_EXTENSION);
         pb::ServerMetadataResponse {
             name: self.server_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: EXTENSIONS.into_iter().chain(explicit).map(str::to_owned).collect(),
         }
     }
 
     /// Whether the version asked for, or any, is ready. An unknown model is an error.
-    pub fn model_ready(&self, model: &str, pinned: Option<Version>) -> Result<bool, ServeError> {
+    pub fn model_ready(&self, model: &str, pin: &VersionPin) -> Result<bool, ServeError> {
         let snapshot = self.pipeline.snapshot();
-        match snapshot.decide(model, pinned) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::UnknownModel => Err(error),
-            Err(_) => Ok(false),
+        let entry = snapshot.model(model)?;
+        match (pin, asked_about(entry, model, pin)) {
+            // A label that nobody gave is a wrong name, not a version that is not ready yet.
+            (VersionPin::Label(label), Err(error)) if !entry.labels.contains_key(label) => Err(error),
+            (_, answer) => Ok(answer.is_ok()),
         }
     }
 
     pub fn model_metadata(
         &self,
         model: &str,
-        pinned: Option<Version>,
+        pin: &VersionPin,
     ) -> Result<pb::ModelMetadataResponse, ServeError> {
         let snapshot = self.pipeline.snapshot();
-        let servable = snapshot.decide(model, pinned)?;
-        let versions = match pinned {
-            Some(version) => vec![version.to_string()],
-            None => snapshot
-                .model(model)?
-                .versions
-                .iter()
-                .filter(|(_, s)| s.is_ready())
-                .map(|(v, _)| v.to_string())
-                .collect(),
+        let entry = snapshot.model(model)?;
+        let servable = asked_about(entry, model, pin)?;
+        let versions = match pin {
+            VersionPin::Routed => {
+                let ready = entry.versions.iter().filter(|(_, state)| state.is_ready());
+                ready.map(|(version, _)| version.to_string()).collect()
+            }
+            _ => vec![servable.id().version.to_string()],
         };
         let signature = servable.signature();
         Ok(pb::ModelMetadataResponse {
@@ -105,8 +129,9 @@ impl Gateway {
         })
     }
 
-    pub fn model_config(&self, model: &str, pinned: Option<Version>) -> Result<pb::ModelConfig, ServeError> {
-        Ok(self.pipeline.snapshot().decide(model, pinned)?.config().clone())
+    pub fn model_config(&self, model: &str, pin: &VersionPin) -> Result<pb::ModelConfig, ServeError> {
+        let snapshot = self.pipeline.snapshot();
+        Ok(asked_about(snapshot.model(model)?, model, pin)?.config().clone())
     }
 
     /// Every model and version, in order.
@@ -131,6 +156,7 @@ impl Gateway {
                 let (state, reason) = match state {
                     VersionState::Ready(_) => ("READY", ""),
                     VersionState::Loading => ("LOADING", ""),
+                    VersionState::Unloading => ("UNLOADING", ""),
                     VersionState::Unavailable { reason } => ("UNAVAILABLE", reason.as_str()),
                 };
                 push(version.to_string(), state, reason);
@@ -140,18 +166,18 @@ impl Gateway {
     }
 
     /// Statistics of one model's versions, or of all models for an empty name. Versions that are ready only.
-    pub fn statistics(
-        &self,
-        model: &str,
-        pinned: Option<Version>,
-    ) -> Result<Vec<pb::ModelStatistics>, ServeError> {
+    pub fn statistics(&self, model: &str, pin: &VersionPin) -> Result<Vec<pb::ModelStatistics>, ServeError> {
         let snapshot = self.pipeline.snapshot();
-        let chosen: Vec<&Arc<Servable>> = match (model, pinned) {
+        let chosen: Vec<&Arc<Servable>> = match (model, pin) {
             ("", _) => snapshot.ready().collect(),
-            (model, Some(version)) => vec![snapshot.decide(model, Some(version))?],
-            (model, None) => {
-                snapshot.decide(model, None)?;
-                snapshot.ready().filter(|servable| servable.id().model.as_str() == model).collect()
+            (model, pin) => {
+                let one = asked_about(snapshot.model(model)?, model, pin)?;
+                match pin {
+                    VersionPin::Routed => {
+                        snapshot.ready().filter(|servable| servable.id().model.as_str() == model).collect()
+                    }
+                    _ => vec![one],
+                }
             }
         };
         let statistics = self.monitor.statistics();
@@ -159,6 +185,15 @@ impl Gateway {
             statistics.into_iter().filter(|(id, _)| chosen.iter().any(|servable| servable.id() == id));
         Ok(items.map(|(id, totals)| item(id.model.as_str(), id.version, &totals)).collect())
     }
+}
+
+/// The version that a question is about: the one it names, or one that answers those who name none.
+fn asked_about<'a>(
+    entry: &'a ModelEntry,
+    model: &str,
+    pin: &VersionPin,
+) -> Result<&'a Arc<Servable>, ServeError> {
+    entry.decide(model, pin, &NoKeys).map(|(servable, _)| servable)
 }
 
 fn tensors(signature: &Signature, specs: &[TensorSpec]) -> Vec<pb::model_metadata_response::TensorMetadata> {

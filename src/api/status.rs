@@ -15,6 +15,8 @@ pub fn codes(kind: ErrorKind) -> (StatusCode, Code) {
         ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
         ErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
         ErrorKind::Cancelled => (client_closed_request(), Code::Cancelled),
+        ErrorKind::Conflict => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        ErrorKind::Stale => (StatusCode::PRECONDITION_FAILED, Code::Aborted),
         ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
         ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument),
         ErrorKind::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),

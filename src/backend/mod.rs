@@ -9,6 +9,7 @@ mod folder;
 pub mod onnx;
 
 pub use folder::{Outside, inside};
+pub use onnx::release_memory;
 
 use std::path::PathBuf;
 use std::sync::Arc;

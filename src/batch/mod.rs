@@ -6,7 +6,9 @@
 mod merge;
 mod queue;
 mod scheduler;
+mod urgency;
 
 pub use merge::{ShapeKey, merge, split};
 pub use queue::{BatchingPolicy, LevelPolicy, Queue, QueueFull, Taken, TimeoutAction, Waiting};
 pub use scheduler::{Answer, Job, Scheduler, SubmitError};
+pub use urgency::Urgency;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::merge::{ShapeKey, merge, split};
 use super::queue::{BatchingPolicy, Queue, Taken, Waiting};
+use super::urgency::Urgency;
 use crate::backend::{RunError, Session};
 use crate::error::{ErrorKind, ServeError};
 use crate::event::{BatchEvent, ServableSink};
@@ -89,6 +90,7 @@ impl State {
 
 struct Shared {
     name: String,
+    urgency: Urgency,
     state: Mutex<State>,
     work: Condvar,
     /// Jobs that wait, for whoever watches.
@@ -105,8 +107,10 @@ impl Shared {
 
     fn start_instance(self: &Arc<Self>, session: Arc<dyn Session>) -> std::io::Result<()> {
         let shared = Arc::clone(self);
-        let thread =
-            std::thread::Builder::new().name(self.name.clone()).spawn(move || serve(&shared, &*session))?;
+        let thread = std::thread::Builder::new().name(self.name.clone()).spawn(move || {
+            shared.urgency.take();
+            serve(&shared, &*session);
+        })?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
@@ -140,12 +144,14 @@ impl Scheduler {
         name: &str,
         instances: Vec<Arc<dyn Session>>,
         policy: BatchingPolicy,
+        urgency: Urgency,
         sink: Arc<dyn ServableSink>,
     ) -> std::io::Result<Self> {
         let mut unstarted = instances;
         let first = unstarted.pop();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
+            urgency,
             state: Mutex::new(State {
                 queue: Queue::new(policy),
                 closed: false,
@@ -423,7 +429,9 @@ mod tests {
         });
         let calls = Arc::new(Calls::default());
         let sink: Arc<dyn ServableSink> = Arc::clone(&calls) as _;
-        let scheduler = Scheduler::start("held", vec![Arc::new(session)], policy(size_max), sink).unwrap();
+        let scheduler =
+            Scheduler::start("held", vec![Arc::new(session)], policy(size_max), Urgency::Answering, sink)
+                .unwrap();
         Held { scheduler, calls, entered, let_go }
     }
 

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::client::Call;
 use super::options::{self, ServerArguments, print};
 use super::text::{self, moment};
+use crate::config::default_state;
+use crate::control::record::Head;
+use crate::control::store;
 use crate::proto::control::{AuditRecord, ListAuditResponse};
 
 /// Characters of what a change replaced, and of what by; `--json` has all of it.
@@ -37,7 +40,7 @@ enum AuditCommand {
 #[derive(Debug, Args)]
 struct ListArguments {
     /// How many
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     /// Only those of this model
     #[arg(long, value_name = "MODEL", value_parser = options::model)]
@@ -51,27 +54,12 @@ struct ListArguments {
 
 #[derive(Debug, Args)]
 struct VerifyArguments {
-    /// The server's state folder
+    /// The server's state folder [default: that of the folder `models`]
     #[arg(long, env = "WEIR_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
     /// A record that must be there, as it was noted elsewhere: finds the removal of the newest records
     #[arg(long, value_name = "SEQ:HASH", value_parser = kept)]
-    expect: Option<Kept>,
-}
-
-/// The number and hash of a record, as somebody kept them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Kept {
-    seq: u64,
-    hash: String,
-}
-
-/// What an unbroken record holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Verified {
-    records: u64,
-    /// Number and hash of the newest one.
-    head: Option<Kept>,
+    expect: Option<Head>,
 }
 
 impl AuditArguments {
@@ -99,26 +87,20 @@ impl ListArguments {
 
 impl VerifyArguments {
     fn run(self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let state = self.state.context("name the server's state folder with --state")?;
-        let verified = verify(&state, self.expect.as_ref())?;
-        let head =
-            verified.head.map_or_else(String::new, |head| format!(", head {}:{}", head.seq, head.hash));
-        print(out, &format!("the record is whole: {}{head}\n", text::counted(verified.records, "record")))
+        let state = self.state.unwrap_or_else(|| default_state(Path::new("models")));
+        let verified = store::verify(&state, self.expect.as_ref())
+            .with_context(|| format!("the record in {}", state.display()))?;
+        let records = text::counted(verified.records, "record");
+        print(out, &format!("the record is whole: {records}, head {}\n", verified.head))
     }
 }
 
-/// SEAM: this is `crate::control::store::verify(state, expect)`, which does not exist yet.
-fn verify(state: &Path, expect: Option<&Kept>) -> anyhow::Result<Verified> {
-    let _ = expect;
-    anyhow::bail!("the record in {} cannot be verified: not built yet", state.display())
-}
-
 /// `12:` and 64 hexadecimal digits, as `weir audit list` prints the head.
-fn kept(text: &str) -> Result<Kept, String> {
+fn kept(text: &str) -> Result<Head, String> {
     let parts = text.split_once(':').and_then(|(seq, hash)| Some((seq.parse().ok()?, hash)));
     let well = |hash: &str| hash.len() == HASH_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
     match parts {
-        Some((seq, hash)) if well(hash) => Ok(Kept { seq, hash: hash.to_ascii_lowercase() }),
+        Some((seq, hash)) if well(hash) => Ok(Head { seq, hash: hash.to_ascii_lowercase() }),
         _ => Err(format!("'{text}' is not SEQ:HASH, a number and {HASH_DIGITS} hexadecimal digits")),
     }
 }
@@ -191,7 +173,7 @@ mod tests {
     #[test]
     fn a_kept_head_is_a_number_and_a_sha256() {
         let hash = "AB".repeat(32);
-        assert_eq!(kept(&format!("12:{hash}")), Ok(Kept { seq: 12, hash: hash.to_lowercase() }));
+        assert_eq!(kept(&format!("12:{hash}")), Ok(Head { seq: 12, hash: hash.to_lowercase() }));
         for wrong in [
             "",
             "12",
@@ -242,8 +224,10 @@ head 9:ff
     }
 
     #[test]
-    fn verifying_needs_to_know_the_folder() {
-        let verify = VerifyArguments { state: None, expect: None };
-        assert!(verify.run(&mut Vec::new()).unwrap_err().to_string().contains("--state"));
+    fn a_folder_without_a_record_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let verify = VerifyArguments { state: Some(folder.path().to_owned()), expect: None };
+        let error = format!("{:#}", verify.run(&mut Vec::new()).unwrap_err());
+        assert!(error.contains(&folder.path().display().to_string()), "{error}");
     }
 }

@@ -90,7 +90,7 @@ impl ServerArguments {
 /// Who asks for a change.
 #[derive(Debug, Clone, Args)]
 pub struct ActorArguments {
-    /// Who asks, for the record of changes [default: USER@HOST]
+    /// Who asks, for the record of changes (USER@HOST unless given)
     #[arg(long, env = "WEIR_ACTOR", value_name = "NAME", value_parser = actor)]
     actor: Option<String>,
 }

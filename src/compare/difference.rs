@@ -86,6 +86,7 @@ impl Sums {
         OutputDifference {
             output: Arc::clone(output),
             datatype,
+            numeric: false,
             elements: self.elements,
             differing: self.differing,
             nonfinite_mismatches: self.nonfinite_mismatches,

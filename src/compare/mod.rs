@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::event::{Agreement, Comparison, Cosine, Incomparable, OutputDifference, Sides};
 use crate::reading::{Class, Meaning, Reader, Row};
-use crate::tensor::Tensor;
+use crate::tensor::{DataType, Tensor};
 use cosine::row_cosines;
 use difference::{difference, incomparable};
 
@@ -108,7 +108,10 @@ fn compared((index, ours): &(usize, Tensor), answers: &Sides<Answer<'_>>) -> Opt
     };
     Some(match (theirs, reason) {
         (Some((_, theirs)), None) => ComparedOutput {
-            difference: difference(&output.name, ours, theirs),
+            difference: OutputDifference {
+                numeric: ours.datatype() != DataType::Bytes && output.meaning != Meaning::Label,
+                ..difference(&output.name, ours, theirs)
+            },
             cosines: (output.meaning == Meaning::Embedding).then(|| row_cosines(ours, theirs)),
         },
         (_, reason) => ComparedOutput {

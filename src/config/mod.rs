@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use crate::control::Mode;
 use crate::error::excerpt;
 use crate::model::config::Defaults;
 
@@ -31,6 +33,28 @@ pub struct Settings {
     /// Address for Prometheus' metrics [default: 127.0.0.1:8002]
     #[arg(long, env = "WEIR_METRICS", value_name = "ADDR")]
     pub metrics: Option<String>,
+
+    /// Who decides what is loaded (static: the folder at the start; watch: the folder as it changes; explicit: clients), or an address of its own for the control API; twice for both [default: static]
+    #[arg(long, env = "WEIR_CONTROL", value_name = "MODE|ADDR", value_delimiter = ',')]
+    #[serde(default, with = "one_or_more")]
+    pub control: Option<Vec<String>>,
+
+    /// Model that is loaded at the start with --control explicit; repeatable, `*` for all [default: none]
+    #[arg(long, env = "WEIR_LOAD", value_name = "MODEL", value_delimiter = ',')]
+    #[serde(default, with = "one_or_more")]
+    pub load: Option<Vec<String>>,
+
+    /// Folder of the routes, the rollouts and the record of changes [default: one for each models folder, in ~/.local/state/weir]
+    #[arg(long, env = "WEIR_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// File of routes that governs the models it names, applied at the start and when it changes [default: routes.toml of the models folder]
+    #[arg(long, env = "WEIR_ROUTES", value_name = "FILE")]
+    pub routes: Option<PathBuf>,
+
+    /// Seconds that a folder must stand still before --control watch acts on it [default: 2]
+    #[arg(long, env = "WEIR_SETTLE_SECONDS", value_name = "SECONDS")]
+    pub settle_seconds: Option<u64>,
 
     /// Name that server metadata tells; some clients' tests insist on `triton` [default: weir]
     #[arg(long, env = "WEIR_SERVER_NAME", value_name = "NAME")]
@@ -100,6 +124,15 @@ pub struct Config {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub metrics: SocketAddr,
+    pub mode: Mode,
+    /// Where the control API listens; `None`: on the other ports.
+    pub control: Option<SocketAddr>,
+    pub load: Vec<String>,
+    /// One that was named must be usable.
+    pub state: Named,
+    /// One that was named must be there.
+    pub routes: Named,
+    pub settle: Duration,
     pub server_name: String,
     pub drain: Duration,
     pub drain_delay: Duration,
@@ -111,6 +144,13 @@ pub struct Config {
     pub streams_max: u32,
     pub log: String,
     pub log_format: LogFormat,
+}
+
+/// A path, and whether somebody named it or it is the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub path: PathBuf,
+    pub named: bool,
 }
 
 /// What is wrong with the configuration.
@@ -154,6 +194,11 @@ impl Settings {
             http,
             grpc,
             metrics,
+            control,
+            load,
+            state,
+            routes,
+            settle_seconds,
             server_name,
             drain_seconds,
             drain_delay_seconds,
@@ -175,11 +220,17 @@ impl Settings {
     pub fn with_defaults(self) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let defaults = Defaults::default();
+        let models = self.models.clone().unwrap_or_else(|| "models".into());
         self.or(Self {
-            models: Some("models".into()),
+            state: Some(default_state(&models)),
+            routes: Some(models.join("routes.toml")),
+            models: Some(models),
             http: Some("127.0.0.1:8000".to_owned()),
             grpc: Some("127.0.0.1:8001".to_owned()),
             metrics: Some("127.0.0.1:8002".to_owned()),
+            control: Some(vec!["static".to_owned()]),
+            load: Some(Vec::new()),
+            settle_seconds: Some(2),
             server_name: Some("weir".to_owned()),
             drain_seconds: Some(30),
             drain_delay_seconds: Some(0),
@@ -198,12 +249,27 @@ impl Settings {
 
     /// Valid values. Errors: the setting, what it is, and what it must be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let named = (self.state.is_some(), self.routes.is_some());
         let set = self.with_defaults();
         let text = |value: Option<String>| value.expect("defaults are filled in");
         let number =
             |key, value: Option<usize>, max| at_least_one(key, value.expect("defaults are filled in"), max);
         let seconds = |value: Option<u64>| Duration::from_secs(value.expect("defaults are filled in"));
+        let models = set.models.expect("defaults are filled in");
+        let (mode, control) = control(&set.control.expect("defaults are filled in"))?;
+        let load = set.load.unwrap_or_default();
+        if !load.is_empty() && mode != Mode::Explicit {
+            let reason =
+                "goes with --control explicit; elsewhere the models folder says what is loaded".to_owned();
+            return Err(ConfigError::Value { key: "load", value: load.join(","), reason });
+        }
         Ok(Config {
+            mode,
+            control,
+            load,
+            state: Named { path: set.state.expect("defaults are filled in"), named: named.0 },
+            routes: Named { path: set.routes.expect("defaults are filled in"), named: named.1 },
+            settle: seconds(set.settle_seconds),
             http: address("http", &text(set.http))?,
             grpc: address("grpc", &text(set.grpc))?,
             metrics: address("metrics", &text(set.metrics))?,
@@ -221,11 +287,77 @@ impl Settings {
             // Above it, lengths on the wire no longer fit: gRPC and the string format count in 32 bits.
             message_bytes_max: number("max_message_bytes", set.max_message_bytes, i32::MAX as usize)?,
             streams_max: number("max_streams", set.max_streams.map(|n| n as usize), 1 << 20)? as u32,
-            models: set.models.expect("defaults are filled in"),
+            models,
             log: log_filter(text(set.log))?,
             log_format: set.log_format.expect("defaults are filled in"),
         })
     }
+}
+
+/// One string, or a list of them.
+mod one_or_more {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        One(String),
+        Several(Vec<String>),
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+        Ok(Option::<Form>::deserialize(deserializer)?.map(|form| match form {
+            Form::One(value) => vec![value],
+            Form::Several(values) => values,
+        }))
+    }
+
+    pub fn serialize<S: Serializer>(values: &Option<Vec<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+        match values.as_deref() {
+            Some([one]) => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+/// The mode and the address out of the values of `control`, at most one of each.
+fn control(values: &[String]) -> Result<(Mode, Option<SocketAddr>), ConfigError> {
+    let (mut mode, mut port) = (None, None);
+    for value in values {
+        let known = match value.as_str() {
+            "static" => Some(Mode::Static),
+            "watch" => Some(Mode::Watch),
+            "explicit" => Some(Mode::Explicit),
+            _ => None,
+        };
+        let wrong = |reason: &str| {
+            Err(ConfigError::Value { key: "control", value: value.clone(), reason: reason.to_owned() })
+        };
+        match known {
+            Some(_) if mode.is_some() => return wrong("is a second mode; name one"),
+            Some(known) => mode = Some(known),
+            None if port.is_some() => return wrong("is a second address; name one"),
+            None => match address("control", value) {
+                Ok(address) => port = Some(address),
+                Err(_) => return wrong("must be static, watch, explicit, or an address HOST:PORT"),
+            },
+        }
+    }
+    Ok((mode.unwrap_or_default(), port))
+}
+
+/// A folder of its own for each models folder, so that two servers of different models never meet.
+pub fn default_state(models: &Path) -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map_or_else(|| models.join(".state"), |base| base.join("weir"));
+    let whole = std::path::absolute(models).unwrap_or_else(|_| models.to_owned());
+    let whole = whole.canonicalize().unwrap_or(whole);
+    let digest = Sha256::digest(whole.as_os_str().as_encoded_bytes());
+    let hash: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    base.join(format!("{name}-{hash}"))
 }
 
 fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, ConfigError> {

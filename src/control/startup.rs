@@ -1,122 +1,145 @@
-//! Loads a repository once, on threads of its own.
+//! Brings the server to where it is wanted when it starts.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::Loader;
-use crate::event::EventSink;
-use crate::id::{ServableId, Version};
-use crate::model::config::Defaults;
-use crate::model::repository::{Candidate, Scan, scan};
-use crate::model::{LoadRequest, VersionState, load};
-use crate::serve::{ModelEntry, Table};
+use super::live::{Cause, Live, Mode};
+use super::service::Control;
+use super::watch::look;
+use crate::id::{ModelName, Version};
+use crate::model::VersionState;
+use crate::model::repository::{Candidate, scan};
+use crate::serve::ModelEntry;
 
-/// What a load of the whole repository needs.
-pub struct Startup {
-    pub root: PathBuf,
-    pub defaults: Defaults,
-    /// Models that are loaded at once.
-    pub threads: usize,
-    pub loader: Arc<dyn Loader>,
-    pub sink: Arc<dyn EventSink>,
-    pub table: Arc<Table>,
-    /// Set to true, no further model is begun.
-    pub stop: Arc<AtomicBool>,
-}
+/// Who changes things while the server starts.
+const STARTUP: &str = "startup";
 
-/// What came of it.
+/// What a start came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     pub ready: usize,
     pub unavailable: usize,
 }
 
-impl Startup {
+/// What is to be loaded.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Each version, and whether it is for a route or a label alone.
+    versions: Vec<(Candidate, Version, bool)>,
+    /// Models of which nothing can be tried.
+    refused: usize,
+}
+
+impl Control {
     /// Reads the repository and publishes every model as loading, or with the reason why it cannot be.
     ///
     /// Errors: the folder cannot be read.
-    pub fn scan(&self) -> io::Result<Scan> {
-        let scan = scan(&self.root, &self.defaults)?;
+    pub fn announce(&self) -> io::Result<Work> {
+        let config = &self.live.config;
+        if config.mode == Mode::Watch {
+            // Before the repository is read, so that no change falls between the two.
+            let prints = look(&config.models).unwrap_or_default();
+            *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = prints;
+        }
+        let scan = scan(&config.models, &config.defaults)?;
         for name in &scan.misnamed {
             tracing::warn!("the folder '{name}' is passed over: its name cannot be a model's");
         }
-        self.table.publish(|snapshot| {
-            for candidate in &scan.candidates {
-                snapshot.models.insert(candidate.name.clone(), announced(candidate));
+        let mut work = Work::default();
+        let mut entries: Vec<(ModelName, ModelEntry)> = Vec::new();
+        let uploaded =
+            self.live.governed().into_iter().filter(|model| self.live.desired(model).explicit.is_some());
+        let names: BTreeSet<ModelName> =
+            scan.candidates.iter().map(|candidate| candidate.name.clone()).chain(uploaded).collect();
+        for name in names {
+            let Ok(candidate) = self.live.candidate(&name) else { continue };
+            let entry = announced(&self.live, &candidate, self.begins(&name));
+            let loading = entry.versions.iter().filter(|(_, state)| matches!(state, VersionState::Loading));
+            let offered = self.live.desired(&name).offered(&candidate, self.begins(&name));
+            let reserved = |version: &Version| !offered.contains(version);
+            work.versions
+                .extend(loading.map(|(version, _)| (candidate.clone(), *version, reserved(version))));
+            work.refused += usize::from(entry.reason.is_some() && self.begins(&name));
+            entries.push((name, entry));
+        }
+        self.live.table.publish(|snapshot| {
+            for (name, entry) in entries {
+                snapshot.models.insert(name.clone(), Arc::new(entry));
+                self.live.direct(snapshot, &name, &self.live.desired(&name));
             }
         });
-        Ok(scan)
+        Ok(work)
     }
 
-    /// Loads every version of `scan` that its policy chooses, and publishes each as soon as it is ready. Blocks.
-    pub fn load(&self, scan: &Scan) -> Summary {
-        let mut work: Vec<(&Candidate, Version)> = Vec::new();
-        let mut refused = 0;
-        for candidate in &scan.candidates {
-            match candidate.chosen() {
-                Ok(versions) => work.extend(versions.into_iter().map(|version| (candidate, version))),
-                Err(_) => refused += 1,
-            }
-        }
-        let summary = Mutex::new(Summary { ready: 0, unavailable: refused });
+    /// Whether a model is loaded at the start, as far as the mode goes.
+    fn begins(&self, model: &ModelName) -> bool {
+        let config = &self.live.config;
+        config.mode != Mode::Explicit
+            || config.load.iter().any(|name| name == "*" || name == model.as_str())
+            || self.live.desired(model).explicit.is_some_and(|explicit| explicit.loaded)
+    }
+
+    /// Loads what was announced and publishes each version as soon as it is ready. Blocks. Once `stop` is true, no
+    /// further version is begun.
+    pub fn load(&self, work: &Work, stop: &AtomicBool) -> Summary {
+        let summary = Mutex::new(Summary { ready: 0, unavailable: work.refused });
         let next = AtomicUsize::new(0);
+        let threads = self.live.config.load_threads.clamp(1, work.versions.len().max(1));
         std::thread::scope(|scope| {
-            for _ in 0..self.threads.clamp(1, work.len().max(1)) {
+            for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((candidate, version)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if self.stop.load(Ordering::Relaxed) {
+                    while let Some((candidate, version, reserved)) =
+                        work.versions.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        if stop.load(Ordering::Relaxed) {
                             break;
                         }
-                        let ready = self.load_one(candidate, *version);
+                        let cause = Cause { actor: STARTUP, again: false, urgent: true, reserved: *reserved };
+                        let ready = self.live.bring_up(candidate, *version, cause).is_ok();
                         let mut summary = summary.lock().expect("no thread panics while it counts");
                         if ready { summary.ready += 1 } else { summary.unavailable += 1 }
                     }
                 });
             }
         });
+        if !stop.load(Ordering::Relaxed) {
+            self.note_what_is_gone();
+        }
         summary.into_inner().expect("no thread panics while it counts")
     }
 
-    fn load_one(&self, candidate: &Candidate, version: Version) -> bool {
-        let id = ServableId { model: candidate.name.clone(), version };
-        let request = LoadRequest { candidate, version, loader: &*self.loader, sink: &*self.sink };
-        let loaded = catch_unwind(AssertUnwindSafe(|| load(&request)))
-            .unwrap_or_else(|_| Err("loading it ended in a panic".to_owned()));
-        match loaded {
-            Ok(servable) => {
-                tracing::info!(model = %id, digest = servable.digest(), "ready");
-                self.table.publish_version(&id, VersionState::Ready(Arc::new(servable)));
-                true
-            }
-            Err(reason) => {
-                tracing::warn!(model = %id, "unavailable: {reason}");
-                self.table.publish_version(&id, VersionState::Unavailable { reason });
-                false
+    /// Versions that were live when the server ended and are not now go off the record's list of what is live.
+    fn note_what_is_gone(&self) {
+        for id in self.live.on_record() {
+            if !self.live.ready_versions(&id.model).contains(&id.version)
+                && let Err(error) = self.live.note_gone(&id, STARTUP)
+            {
+                tracing::error!(model = %id, "{error}");
+                return;
             }
         }
     }
 }
 
 /// How a model stands in the table before it is loaded.
-fn announced(candidate: &Candidate) -> ModelEntry {
-    match candidate.chosen() {
-        Ok(versions) => ModelEntry {
-            versions: versions.into_iter().map(|version| (version, VersionState::Loading)).collect(),
-            reason: None,
+fn announced(live: &Live, candidate: &Candidate, policy: bool) -> ModelEntry {
+    match live.desired(&candidate.name).wanted(candidate, policy) {
+        Ok(wanted) if wanted.is_empty() && !policy => {
+            ModelEntry { reason: Some("not loaded".to_owned()), ..ModelEntry::default() }
+        }
+        Ok(wanted) => ModelEntry {
+            versions: wanted.into_iter().map(|version| (version, VersionState::Loading)).collect(),
+            ..ModelEntry::default()
         },
         Err(reason) => {
             tracing::warn!(model = %candidate.name, "unavailable: {reason}");
             // Every version that is there shares the reason; without any, the model itself has it.
-            let versions: BTreeMap<Version, VersionState> = candidate
-                .versions
-                .keys()
-                .map(|version| (*version, VersionState::Unavailable { reason: reason.clone() }))
-                .collect();
-            ModelEntry { versions, reason: Some(reason) }
+            let unavailable =
+                |version: &Version| (*version, VersionState::Unavailable { reason: reason.clone() });
+            let versions = candidate.versions.keys().map(unavailable).collect();
+            ModelEntry { versions, reason: Some(reason), ..ModelEntry::default() }
         }
     }
 }

@@ -1,4 +1,7 @@
 //! From a folder to a servable: read, check against the config, prove, warm up, start.
+//!
+//! Always: everything up to the start may run on a thread of low priority; the start may not, because threads
+//! inherit the priority of the thread that starts them.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +15,7 @@ use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
 use crate::backend::{Device, Loader, Session};
-use crate::batch::Scheduler;
+use crate::batch::{Scheduler, Urgency};
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
 
@@ -21,13 +24,29 @@ pub struct LoadRequest<'a> {
     pub candidate: &'a Candidate,
     pub version: Version,
     pub loader: &'a dyn Loader,
-    pub sink: &'a dyn EventSink,
 }
 
-/// Makes a version ready. Blocks for as long as that takes.
+/// A version that is read, checked and warmed, and has no threads yet.
+pub struct Loaded {
+    id: ServableId,
+    completed: Completed,
+    profile: ServableProfile,
+    instances: Vec<Arc<dyn Session>>,
+    graph_input_count: usize,
+    digest: String,
+}
+
+/// Where the loading of a model may run: sessions with threads of their own must not pass a low priority on to them.
+pub fn urgency(config: &ModelConfig) -> Urgency {
+    let on_cpu = config.instances.iter().all(|group| group.device == Device::Cpu);
+    let threadless = config.session.intra_op_threads == 1 && !config.session.parallel;
+    if on_cpu && threadless { Urgency::Loading } else { Urgency::Answering }
+}
+
+/// Reads, checks and warms a version. Blocks for as long as that takes.
 ///
 /// Errors: why it cannot be served, fit for a client's eyes. Nothing of a failed load stays behind.
-pub fn load(request: &LoadRequest<'_>) -> Result<Servable, String> {
+pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     let candidate = request.candidate;
     let config = candidate.config.as_ref().map_err(Clone::clone)?;
     let id = ServableId { model: candidate.name.clone(), version: request.version };
@@ -43,22 +62,45 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Servable, String> {
     let session = instances.first().ok_or("the config asks for no instance")?;
     let completed = completed(&id, config, &**session)?;
     warm_up(&id, config, &completed, &instances)?;
-    let signature = Arc::new(completed.signature.clone());
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
     };
     let profile = ServableProfile {
-        signature: Arc::clone(&signature),
+        signature: Arc::new(completed.signature.clone()),
         class_scores: in_signature(&session.graph().class_scores),
         class_labels: in_signature(&session.graph().class_labels),
     };
-    let sink = request.sink.servable(&id, &profile);
     let graph_input_count = session.graph().inputs.len();
-    let scheduler =
-        Scheduler::start(&thread_name(&id), instances, completed.batching.clone(), Arc::clone(&sink))
-            .inspect_err(|_| request.sink.retired(&id))
+    Ok(Loaded { id, completed, profile, instances, graph_input_count, digest })
+}
+
+impl Loaded {
+    /// sha256 of the model file, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Starts the threads: from here on the version can answer. Errors: the system gives no thread.
+    pub fn start(self, listener: &dyn EventSink) -> Result<Servable, String> {
+        let Self { id, completed, profile, instances, graph_input_count, digest } = self;
+        let first = instances.first().map(Arc::clone).ok_or("the config asks for no instance")?;
+        let sink = listener.servable(&id, &profile);
+        let name = thread_name(&id);
+        let batching = completed.batching.clone();
+        let scheduler = Scheduler::start(&name, instances, batching, Urgency::Answering, Arc::clone(&sink))
+            .inspect_err(|_| listener.retired(&id))
             .map_err(|e| format!("its threads cannot be started: {e}"))?;
-    Ok(Servable::new(Parts { id, signature, completed, graph_input_count, digest, sink, scheduler }))
+        Ok(Servable::new(Parts {
+            id,
+            profile,
+            completed,
+            graph_input_count,
+            digest,
+            sink,
+            scheduler,
+            session: first,
+        }))
+    }
 }
 
 /// One entry per instance: the same CPU session as often as it may be called at once, a session each otherwise.

@@ -10,5 +10,5 @@ pub mod repository;
 mod servable;
 mod warmup;
 
-pub use load::{LoadRequest, load};
+pub use load::{LoadRequest, Loaded, load, urgency};
 pub use servable::{Servable, Submitted, VersionState};

@@ -50,6 +50,20 @@ pub fn scan(root: &Path, defaults: &config::Defaults) -> io::Result<Scan> {
     Ok(scan)
 }
 
+/// One model, in a repository or in a folder of its own, with its own config or another that came as JSON.
+pub fn found_at(
+    folder: &Path,
+    name: &ModelName,
+    config_json: Option<&str>,
+    defaults: &config::Defaults,
+) -> Candidate {
+    let mut candidate = candidate(name.clone(), folder.to_owned(), defaults);
+    if let Some(json) = config_json {
+        candidate.config = config::from_json(json, folder, name, defaults);
+    }
+    candidate
+}
+
 fn candidate(name: ModelName, folder: PathBuf, defaults: &config::Defaults) -> Candidate {
     let config = config::read(&folder, &name, defaults);
     let versions = match std::fs::read_dir(&folder) {

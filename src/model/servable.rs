@@ -1,18 +1,22 @@
 //! A version that is loaded, warmed and ready to run, and the states around that.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::config::Completed;
-use crate::batch::{Answer, Job, Scheduler, ShapeKey, SubmitError};
-use crate::event::ServableSink;
+use crate::backend::Session;
+use crate::batch::{
+    Answer, BatchingPolicy, Job, LevelPolicy, Scheduler, ShapeKey, SubmitError, TimeoutAction, Urgency,
+};
+use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
 use crate::infer::{Limits, TensorRow};
 use crate::proto::inference as pb;
+use crate::reading::Reader;
 use crate::tensor::Signature;
 
 /// Where a version stands.
@@ -20,7 +24,11 @@ use crate::tensor::Signature;
 pub enum VersionState {
     Loading,
     Ready(Arc<Servable>),
-    Unavailable { reason: String },
+    /// Takes no new requests; those that it has are answered.
+    Unloading,
+    Unavailable {
+        reason: String,
+    },
 }
 
 impl VersionState {
@@ -33,6 +41,7 @@ impl VersionState {
 pub struct Servable {
     id: ServableId,
     signature: Arc<Signature>,
+    reader: Reader,
     graph_inputs: Vec<usize>,
     graph_outputs: Vec<usize>,
     graph_input_count: usize,
@@ -40,17 +49,26 @@ pub struct Servable {
     digest: String,
     sink: Arc<dyn ServableSink>,
     scheduler: Scheduler,
+    /// For copies of requests: a queue and a thread that give way to everything else.
+    background: OnceLock<Option<Scheduler>>,
+    batching: BatchingPolicy,
+    session: Arc<dyn Session>,
 }
+
+/// Copies of requests that may wait for one version; more are dropped.
+const BACKGROUND_QUEUE_MAX: usize = 64;
 
 /// What a [`Servable`] is made of.
 pub struct Parts {
     pub id: ServableId,
-    pub signature: Arc<Signature>,
+    pub profile: ServableProfile,
     pub completed: Completed,
     pub graph_input_count: usize,
     pub digest: String,
     pub sink: Arc<dyn ServableSink>,
     pub scheduler: Scheduler,
+    /// One of the scheduler's sessions.
+    pub session: Arc<dyn Session>,
 }
 
 /// A queued request, as whoever waits for it sees it.
@@ -73,7 +91,8 @@ impl Servable {
     pub fn new(parts: Parts) -> Self {
         Self {
             id: parts.id,
-            signature: parts.signature,
+            signature: Arc::clone(&parts.profile.signature),
+            reader: Reader::new(&parts.profile),
             graph_inputs: parts.completed.graph_inputs,
             graph_outputs: parts.completed.graph_outputs,
             graph_input_count: parts.graph_input_count,
@@ -81,6 +100,9 @@ impl Servable {
             digest: parts.digest,
             sink: parts.sink,
             scheduler: parts.scheduler,
+            background: OnceLock::new(),
+            batching: parts.completed.batching,
+            session: parts.session,
         }
     }
 
@@ -90,6 +112,11 @@ impl Servable {
 
     pub fn signature(&self) -> &Arc<Signature> {
         &self.signature
+    }
+
+    /// Understands its answers.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The config as clients are shown it.
@@ -123,6 +150,51 @@ impl Servable {
         rows: usize,
         limits: Limits,
     ) -> Result<Submitted, SubmitError> {
+        self.submit_to(&self.scheduler, inputs, outputs, rows, limits)
+    }
+
+    /// Queues a copy of a request where it cannot delay an answer: behind it runs a thread of lowest priority.
+    ///
+    /// A session that takes one caller at a time has no such thread; its copies wait at the lowest level.
+    /// Errors: as [`Self::submit`]; the queue is short.
+    pub fn submit_background(
+        &self,
+        inputs: TensorRow,
+        outputs: &[usize],
+        rows: usize,
+    ) -> Result<Submitted, SubmitError> {
+        match self.background.get_or_init(|| self.start_background()) {
+            Some(background) => self.submit_to(background, inputs, outputs, rows, Limits::default()),
+            None => {
+                let limits = Limits { priority: self.batching.levels.len() as u64, ..Limits::default() };
+                self.submit_to(&self.scheduler, inputs, outputs, rows, limits)
+            }
+        }
+    }
+
+    fn start_background(&self) -> Option<Scheduler> {
+        if !self.session.concurrent() {
+            return None;
+        }
+        let level = LevelPolicy {
+            size_max: BACKGROUND_QUEUE_MAX,
+            timeout: None,
+            timeout_action: TimeoutAction::Reject,
+            timeout_override: true,
+        };
+        let policy = BatchingPolicy { levels: vec![level], default_level: 1, ..self.batching.clone() };
+        let sessions = vec![Arc::clone(&self.session)];
+        Scheduler::start("shadow", sessions, policy, Urgency::Idle, Arc::clone(&self.sink)).ok()
+    }
+
+    fn submit_to(
+        &self,
+        scheduler: &Scheduler,
+        inputs: TensorRow,
+        outputs: &[usize],
+        rows: usize,
+        limits: Limits,
+    ) -> Result<Submitted, SubmitError> {
         let key = ShapeKey::of(&inputs, self.signature.batched());
         let (reply, answer) = oneshot::channel();
         let mut outputs: SmallVec<[usize; 4]> = outputs.iter().map(|&i| self.graph_outputs[i]).collect();
@@ -139,7 +211,7 @@ impl Servable {
             picked: Arc::clone(&picked),
             reply,
         };
-        let rejected_at = self.scheduler.submit(job)?;
+        let rejected_at = scheduler.submit(job)?;
         Ok(Submitted { answer, rejected_at, picked })
     }
 
@@ -158,10 +230,16 @@ impl Servable {
     /// Takes no more requests; what waits is still answered.
     pub fn close(&self) {
         self.scheduler.close();
+        if let Some(Some(background)) = self.background.get() {
+            background.close();
+        }
     }
 
     /// Waits until everything that waited is answered. Call [`Self::close`] first. Blocks.
     pub fn join(&self) {
         self.scheduler.join();
+        if let Some(Some(background)) = self.background.get() {
+            background.join();
+        }
     }
 }

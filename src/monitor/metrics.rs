@@ -33,6 +33,7 @@ pub const SHADOW_RELATIVE: &str = "weir_shadow_relative_difference";
 pub const SHADOW_COSINE: &str = "weir_shadow_cosine";
 pub const SHADOW_SECONDS: &str = "weir_shadow_duration_seconds";
 pub const MODEL_READY: &str = "weir_model_ready";
+pub const ROUTE_SHARE: &str = "weir_route_share";
 pub const IN_FLIGHT: &str = "weir_requests_in_flight";
 pub const CONNECTIONS: &str = "weir_connections";
 pub const BUILD_INFO: &str = "weir_build_info";
@@ -53,6 +54,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     (QUEUE_DEPTH, "Requests that wait for a session."),
+    (ROUTE_SHARE, "Part of the requests that name no version, 0 to 1, that the route gives a version."),
     (MODEL_READY, "1 for a version that is ready, 0 for one that is not."),
     (IN_FLIGHT, "Requests for a prediction that are inside the server."),
     (CONNECTIONS, "Open connections, by port."),

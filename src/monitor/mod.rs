@@ -17,9 +17,10 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
@@ -27,7 +28,9 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use crate::event::{EventSink, Outcome, Protocol, ServableProfile, ServableSink, ShadowEvent};
 use crate::id::ServableId;
 use meters::ServableMeters;
-use metrics::{BUILD_INFO, CONNECTIONS, IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS};
+use metrics::{
+    BUILD_INFO, CONNECTIONS, IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE,
+};
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
 use versions::Versions;
@@ -36,12 +39,15 @@ pub use distribution::{Bucket, Distribution};
 pub use kept::KeptTensor;
 pub use statistics::{BatchTotals, Total, Totals};
 pub use tally::{BySide, ClassReport, Confusion, Disagreement, OutputReport, ShadowReport, VersionPair};
+pub use window::Recent;
 
 /// What is read when somebody looks, instead of being told as it changes.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
     pub queue_depths: Vec<(ServableId, usize)>,
     pub ready: Vec<(ServableId, bool)>,
+    /// Part of the requests that name no version, 0 to 1.
+    pub shares: Vec<(ServableId, f64)>,
     pub in_flight: usize,
     /// Open connections by port's name.
     pub connections: Vec<(&'static str, usize)>,
@@ -93,7 +99,12 @@ impl Monitor {
         ::metrics::with_local_recorder(server, || self.process.collect());
         let depths = readings.queue_depths.iter().map(|(id, depth)| (id, *depth));
         let ready = readings.ready.iter().map(|(id, ready)| (id, usize::from(*ready)));
-        let read = [page::of_versions(QUEUE_DEPTH, depths), page::of_versions(MODEL_READY, ready)];
+        let shares = readings.shares.iter().map(|(id, share)| (id, *share));
+        let read = [
+            page::of_versions(QUEUE_DEPTH, depths),
+            page::of_versions(MODEL_READY, ready),
+            page::of_versions(ROUTE_SHARE, shares),
+        ];
         let versions = self.versions.all().into_iter().map(|version| version.recorder.handle().render());
         let shadows = self.shadows.all().into_iter().map(|pair| pair.render());
         let texts: Vec<String> =
@@ -104,7 +115,11 @@ impl Monitor {
     /// Moves buffered samples into their buckets. Call it every second or so: samples wait in memory till then.
     pub fn upkeep(&self) {
         self.server.handle().run_upkeep();
-        self.versions.all().iter().for_each(|version| version.upkeep());
+        let now = Instant::now();
+        for version in self.versions.all() {
+            version.upkeep();
+            version.statistics.window.turn(now);
+        }
         self.shadows.all().iter().for_each(|pair| pair.upkeep());
     }
 

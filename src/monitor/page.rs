@@ -4,7 +4,7 @@
 //! (version 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/>); metrics are in order of name.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use super::metrics::help;
 use crate::id::ServableId;
@@ -63,7 +63,7 @@ pub fn merge<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// A block with one sample per version, of what is read at this moment: a version that is gone has none.
-pub fn of_versions<'a>(name: &str, values: impl Iterator<Item = (&'a ServableId, usize)>) -> String {
+pub fn of_versions<'a, T: Display>(name: &str, values: impl Iterator<Item = (&'a ServableId, T)>) -> String {
     let mut block = String::new();
     for (ServableId { model, version }, value) in values {
         if block.is_empty() {

@@ -69,8 +69,8 @@ impl Pair {
 
     fn count(&self, event: &ShadowEvent<'_>) {
         let (total, counter) = &self.outcomes[event.outcome as usize];
-        total.fetch_add(1, Ordering::Relaxed);
-        counter.increment(1);
+        total.fetch_add(event.requests, Ordering::Relaxed);
+        counter.increment(event.requests);
         if let Some(comparison) = event.comparison {
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
             tally.add(&self.series, event, comparison);

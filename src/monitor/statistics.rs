@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::window::{Recent, Window};
 use crate::event::{BatchEvent, InferEvent, Outcome};
 
 /// How often and for how long in all.
@@ -40,6 +41,8 @@ pub struct Totals {
     pub compute_output: Total,
     /// By rows in the batch.
     pub batches: BTreeMap<usize, BatchTotals>,
+    /// Of the last half minute alone.
+    pub recent: Recent,
 }
 
 /// A total that many threads add to.
@@ -77,11 +80,13 @@ pub struct Statistics {
     compute_infer: Cell,
     compute_output: Cell,
     batches: Mutex<BTreeMap<usize, BatchTotals>>,
+    pub window: Window,
 }
 
 impl Statistics {
     pub fn infer(&self, event: &InferEvent<'_>) {
         let timings = &event.timings;
+        self.window.record((event.outcome == Outcome::Ok).then_some(timings.total));
         if event.outcome != Outcome::Ok {
             self.fail.add(timings.total);
             return;
@@ -123,6 +128,7 @@ impl Statistics {
             compute_infer: self.compute_infer.total(),
             compute_output: self.compute_output.total(),
             batches: self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            recent: self.window.recent(Instant::now()),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::prediction::CLASSES_MAX;
 use super::shadows::PairSeries;
 use crate::event::{Comparison, OutputDifference, ShadowEvent, Sides};
 use crate::reading::OTHER;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 
 /// Disagreements that are kept, the gravest.
 pub const WORST_MAX: usize = 32;
@@ -242,7 +242,7 @@ impl Tally {
         } else {
             tally.out.add(1)
         }
-        if difference.datatype != DataType::Bytes {
+        if difference.numeric {
             tally.absolute.record(difference.magnitude.absolute_max);
             tally.relative.record(difference.magnitude.relative_max);
         }

@@ -10,6 +10,7 @@ use crate::event::{
 };
 use crate::id::{ModelName, Version};
 use crate::infer::Timings;
+use crate::infer::{RouteReason, Routing};
 use crate::reading::CLASS_BYTES_MAX;
 use crate::tensor::{DataType, Shape, Signature, Tensor, TensorSpec, strings};
 
@@ -41,7 +42,14 @@ fn texts(values: &[&str]) -> Tensor {
 fn answered(sink: &dyn ServableSink, outcome: Outcome, classes: &[&str]) {
     let predicted = [(0, texts(classes))];
     let timings = Timings { total: Duration::from_millis(2), ..Timings::default() };
-    sink.infer(&InferEvent { outcome, timings, rows: classes.len(), predicted: &predicted });
+    let routing = Routing { reason: RouteReason::Latest, revision: 0, unit: None, experiment: None };
+    sink.infer(&InferEvent {
+        outcome,
+        timings,
+        routing: &routing,
+        rows: classes.len(),
+        predicted: &predicted,
+    });
 }
 
 /// The sum over the samples of `name` whose line has every one of `labels`.
@@ -130,7 +138,8 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
     monitor.upkeep();
     let there = vec![(id("m", 2), 7), (id("n", 1), 0)];
     let ready = vec![(id("m", 2), true), (id("n", 1), false)];
-    let readings = Readings { queue_depths: there, ready, in_flight: 5, connections: vec![("http", 3)] };
+    let readings =
+        Readings { queue_depths: there, ready, shares: vec![], in_flight: 5, connections: vec![("http", 3)] };
     let page = monitor.render(&readings);
     assert_eq!(sum(&page, "weir_queue_depth", &[]), Some(7.0));
     assert_eq!(sum(&page, "weir_model_ready", &[r#"model="m""#]), Some(1.0));
@@ -158,6 +167,7 @@ fn difference(output: &str, absolute: f64, relative: f64, differing: usize) -> O
     OutputDifference {
         output: output.into(),
         datatype: DataType::Fp32,
+        numeric: true,
         elements: 4,
         differing,
         nonfinite_mismatches: 0,
@@ -198,6 +208,7 @@ impl Pairing {
             model: &id("m", 1).model,
             versions: Sides { primary: id("m", 1).version, shadow: id("m", 2).version },
             outcome,
+            requests: 1,
             comparison,
             digest: Some([digest; 32]),
             outputs: Sides { primary: &primary, shadow: &shadow },

@@ -69,11 +69,10 @@ impl Versions {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let Some((users, _)) = live.get_mut(id) else { return false };
         *users -= 1;
-        let last = *users == 0;
-        if last {
-            live.remove(id);
-        }
-        last
+        let gone = if *users == 0 { live.remove(id) } else { None };
+        // Dropping its series takes a while: not while others wait for the lock.
+        drop(live);
+        gone.is_some()
     }
 
     pub fn contains(&self, id: &ServableId) -> bool {

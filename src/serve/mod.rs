@@ -9,10 +9,12 @@ mod classification;
 mod pipeline;
 mod readiness;
 mod receipt;
+mod shadow;
 mod snapshot;
 
 pub use admission::Admission;
 pub use pipeline::{Pipeline, off_the_loop};
 pub use readiness::{Phase, Readiness};
 pub use receipt::Receipt;
+pub use shadow::ShadowLane;
 pub use snapshot::{ModelEntry, Snapshot, Table};

@@ -10,11 +10,14 @@ use super::admission::Admission;
 use super::check::{Checked, check};
 use super::classification::classify;
 use super::receipt::Receipt;
-use super::snapshot::{Snapshot, Table};
+use super::shadow::{ShadowLane, Ticket};
+use super::snapshot::{ModelEntry, Snapshot, Table};
 use crate::batch::{Answer, SubmitError};
 use crate::error::{ErrorKind, ServeError};
 use crate::event::{EventSink, Protocol};
-use crate::infer::{InferRequest, InferResponse, Limits, OutputTensor};
+use crate::infer::{
+    Enrolled, InferRequest, InferResponse, Limits, OutputTensor, RequestKeys, RouteReason, Routing,
+};
 use crate::model::{Servable, Submitted};
 use crate::tensor::{Tensor, TensorSpec};
 
@@ -55,12 +58,15 @@ impl Pipeline {
     pub async fn infer(
         &self,
         request: InferRequest,
+        keys: &dyn RequestKeys,
         receipt: &mut Receipt,
     ) -> Result<InferResponse, ServeError> {
-        let snapshot = self.table.snapshot();
-        let servable = Arc::clone(snapshot.decide(&request.model, request.version)?);
-        drop(snapshot);
-        receipt.routed(&servable);
+        let Routed { servable, routing, mut shadows } = self.route(&request, keys)?;
+        shadows.retain(|lane| lane.has_room(&servable));
+        let reason = routing.reason;
+        receipt.routed(&servable, routing);
+        // The shadows' own form of the inputs is worked out later, on their own time.
+        let copied = (!shadows.is_empty()).then(|| request.inputs.clone());
         let Checked { inputs, rows, outputs } =
             check(servable.signature(), servable.id().model.as_str(), request.inputs, &request.outputs)?;
         receipt.counted(rows);
@@ -68,13 +74,55 @@ impl Pipeline {
         let submitted = servable
             .submit(inputs, &asked, rows, request.limits)
             .map_err(|refusal| refused(&servable, refusal))?;
+        let tickets: SmallVec<[Ticket; 2]> = match copied {
+            None => SmallVec::new(),
+            Some(inputs) => shadows
+                .iter()
+                .filter_map(|lane| lane.offer(&servable, inputs.clone(), &request.outputs))
+                .collect(),
+        };
         let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
         let mut ascending = asked;
         ascending.sort_unstable();
         receipt.predicted(ascending.iter().copied().zip(tensors.iter().cloned()), timings);
+        for ticket in tickets {
+            ticket.tell(ascending.iter().copied().zip(tensors.iter().cloned()));
+        }
         let bytes = tensors.iter().map(|tensor| tensor.data().len()).sum();
-        off_the_loop(bytes, || respond(&servable, &outputs, &ascending, &tensors))
+        off_the_loop(bytes, || respond(&servable, reason, &outputs, &ascending, &tensors))
     }
+
+    /// Looks at the snapshot, once: everything that the request needs of it is taken along.
+    fn route(&self, request: &InferRequest, keys: &dyn RequestKeys) -> Result<Routed, ServeError> {
+        let snapshot = self.table.snapshot();
+        let entry = snapshot.model(&request.model)?;
+        let (servable, choice) = entry.decide(&request.model, &request.pin, keys)?;
+        let lane = |&position: &usize| entry.lanes.get(position).and_then(Clone::clone);
+        Ok(Routed {
+            servable: Arc::clone(servable),
+            shadows: choice.shadows.iter().filter_map(lane).collect(),
+            routing: Routing {
+                reason: choice.reason,
+                revision: entry.revision,
+                unit: choice.unit,
+                experiment: enrolled(entry, choice.reason, keys),
+            },
+        })
+    }
+}
+
+/// What a request takes along from the snapshot.
+struct Routed {
+    servable: Arc<Servable>,
+    shadows: SmallVec<[Arc<ShadowLane>; 2]>,
+    routing: Routing,
+}
+
+/// Outcomes can be told of requests that have a name, and compared where chance chose the arm.
+fn enrolled(entry: &ModelEntry, reason: RouteReason, keys: &dyn RequestKeys) -> Option<Enrolled> {
+    let experiment = entry.experiment.as_ref().filter(|_| reason.by_weight())?;
+    let request_id = keys.request_id()?;
+    Some(Enrolled { experiment: Arc::clone(experiment), request_id: request_id.into() })
 }
 
 /// Work on fewer bytes than this is done before anybody notices.
@@ -135,6 +183,7 @@ fn lost() -> ServeError {
 /// Puts the session's tensors, which stand in the order of `ascending`, into the client's order and form.
 fn respond(
     servable: &Servable,
+    reason: RouteReason,
     outputs: &[(usize, usize)],
     ascending: &[usize],
     tensors: &[Tensor],
@@ -154,7 +203,7 @@ fn respond(
         Ok(OutputTensor { name: Arc::clone(&spec.name), tensor })
     };
     let outputs = outputs.iter().map(answer).collect::<Result<Vec<_>, ServeError>>()?;
-    Ok(InferResponse { servable: servable.id().clone(), outputs })
+    Ok(InferResponse { servable: servable.id().clone(), reason, outputs })
 }
 
 /// An output in the shape that clients expect: the model's own, unless the config reshapes it.

@@ -11,14 +11,14 @@ use smallvec::SmallVec;
 use super::admission::Permit;
 use crate::error::ServeError;
 use crate::event::{EventSink, InferEvent, Outcome, Protocol};
-use crate::infer::Timings;
+use crate::infer::{Routing, Timings};
 use crate::model::Servable;
 use crate::tensor::Tensor;
 
 /// Follows a request from its arrival.
 pub struct Receipt {
     sink: Arc<dyn EventSink>,
-    servable: Option<Arc<Servable>>,
+    routed: Option<(Arc<Servable>, Routing)>,
     arrived: Instant,
     rows: usize,
     timings: Timings,
@@ -34,7 +34,7 @@ impl Receipt {
         sink.received(protocol);
         Self {
             sink,
-            servable: None,
+            routed: None,
             arrived: Instant::now(),
             rows: 1,
             timings: Timings::default(),
@@ -50,8 +50,8 @@ impl Receipt {
     }
 
     /// The request was routed: what follows is told of this servable.
-    pub fn routed(&mut self, servable: &Arc<Servable>) {
-        self.servable = Some(Arc::clone(servable));
+    pub fn routed(&mut self, servable: &Arc<Servable>, routing: Routing) {
+        self.routed = Some((Arc::clone(servable), routing));
     }
 
     pub fn counted(&mut self, rows: usize) {
@@ -77,11 +77,12 @@ impl Receipt {
     fn close(&mut self, outcome: Outcome) {
         self.closed = true;
         self.timings.total = self.arrived.elapsed();
-        match &self.servable {
+        match &self.routed {
             None => self.sink.stray(outcome),
-            Some(servable) => {
+            Some((servable, routing)) => {
                 let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
-                let event = InferEvent { outcome, timings: self.timings, rows: self.rows, predicted };
+                let event =
+                    InferEvent { outcome, timings: self.timings, routing, rows: self.rows, predicted };
                 servable.sink().infer(&event);
             }
         }

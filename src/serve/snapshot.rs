@@ -2,50 +2,85 @@
 //!
 //! Always: a reader sees one table from start to end; readers never wait for writers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::shadow::ShadowLane;
 use crate::error::{ErrorKind, ServeError, excerpt};
 use crate::id::{ModelName, ServableId, Version};
+use crate::infer::{RequestKeys, VersionPin};
 use crate::model::{Servable, VersionState};
-use crate::route::{self, NoRoute, Standing};
+use crate::route::{self, Choice, NoRoute, Pin, Route, Standing};
 
-/// One model: its versions, or why it has none.
+/// One model: its versions and who gets them, or why it has none.
 #[derive(Clone, Default)]
 pub struct ModelEntry {
     pub versions: BTreeMap<Version, VersionState>,
     /// Why no version of the model could even be tried.
     pub reason: Option<String>,
+    /// `None`: the highest version that is ready answers.
+    pub route: Option<Arc<Route>>,
+    /// Grows with every change of the route.
+    pub revision: u64,
+    /// By position in the route's shadows; `None` where the version is not ready.
+    pub lanes: Vec<Option<Arc<ShadowLane>>>,
+    pub labels: BTreeMap<String, Version>,
+    /// Versions that were loaded for a route or a label alone: where no route decides, they answer only those who
+    /// name them.
+    pub reserved: BTreeSet<Version>,
+    /// The experiment that the route's split is, if outcomes are told of it.
+    pub experiment: Option<Arc<str>>,
 }
 
-/// The table.
-#[derive(Clone, Default)]
-pub struct Snapshot {
-    pub models: BTreeMap<ModelName, ModelEntry>,
-}
-
-impl Snapshot {
-    /// The servable that answers a request for `model`, pinned to a version or not.
-    pub fn decide(&self, model: &str, pinned: Option<Version>) -> Result<&Arc<Servable>, ServeError> {
-        let entry = self.model(model)?;
-        let versions = entry.versions.iter().map(|(version, state)| (*version, standing(state)));
+impl ModelEntry {
+    /// Who answers a request, and who gets a copy. `model` is for the words of a refusal.
+    pub fn decide(
+        &self,
+        model: &str,
+        pin: &VersionPin,
+        keys: &dyn RequestKeys,
+    ) -> Result<(&Arc<Servable>, Choice), ServeError> {
         let refused = |kind, message| Err(ServeError::new(kind, message));
-        match route::decide(pinned, versions) {
-            Ok(version) => match entry.versions.get(&version) {
-                Some(VersionState::Ready(servable)) => Ok(servable),
+        let unknown = |version: &dyn std::fmt::Display| {
+            let message = format!("Request for unknown model: '{model}' version {version} is not found");
+            ServeError::new(ErrorKind::NotFound, message)
+        };
+        let pinned = match pin {
+            VersionPin::Routed => None,
+            VersionPin::Version(version) => Some(Pin { version: *version, by_label: false }),
+            VersionPin::Label(label) => {
+                let no_label = || {
+                    ServeError::new(
+                        ErrorKind::NotFound,
+                        format!(
+                            "failed to get model version from specified version string '{}': it is no number, and \
+                             model '{model}' has no label of that name",
+                            excerpt(label)
+                        ),
+                    )
+                };
+                let version = *self.labels.get(label).ok_or_else(no_label)?;
+                Some(Pin { version, by_label: true })
+            }
+        };
+        let highest = match (pinned, &self.route) {
+            (None, None) => self.latest(),
+            _ => None,
+        };
+        let offered = |version: &Version| highest.is_none_or(|highest| *version <= highest);
+        let versions = self.versions.iter().filter(|(version, _)| offered(version));
+        let versions = versions.map(|(version, state)| (*version, standing(state)));
+        match route::decide(self.route.as_deref(), pinned, keys, versions, fastrand::f64) {
+            Ok(choice) => match self.versions.get(&choice.primary) {
+                Some(VersionState::Ready(servable)) => Ok((servable, choice)),
                 _ => Err(ServeError::internal("the route chose a version that is not ready")),
             },
-            Err(NoRoute::UnknownVersion) => refused(
-                ErrorKind::NotFound,
-                match pinned {
-                    Some(version) => {
-                        format!("Request for unknown model: '{model}' version {version} is not found")
-                    }
-                    None => format!("Request for unknown model: '{model}' is not found"),
-                },
-            ),
+            Err(NoRoute::UnknownVersion) => match pinned {
+                Some(pin) => Err(unknown(&pin.version)),
+                None => Err(ServeError::internal("the route refused a version that nobody named")),
+            },
             Err(NoRoute::NotReady) => refused(
                 ErrorKind::Unavailable,
                 format!("Request for unknown model: '{model}' is not at ready state"),
@@ -59,14 +94,49 @@ impl Snapshot {
         }
     }
 
+    /// Part of the requests that name no version, 0 to 1, that a version gets while every arm is ready.
+    pub fn share(&self, version: Version) -> f64 {
+        match &self.route {
+            Some(route) => route.share(version),
+            None => f64::from(u8::from(self.latest() == Some(version))),
+        }
+    }
+
+    /// The version that answers where no route is set: the highest that is ready, reserved ones last.
+    pub fn latest(&self) -> Option<Version> {
+        let ready = || self.versions.iter().rev().filter(|(_, state)| state.is_ready()).map(|(v, _)| *v);
+        ready().find(|version| !self.reserved.contains(version)).or_else(|| ready().next())
+    }
+
+    /// The servable of a version, if it is ready.
+    pub fn ready(&self, version: Version) -> Option<&Arc<Servable>> {
+        match self.versions.get(&version) {
+            Some(VersionState::Ready(servable)) => Some(servable),
+            _ => None,
+        }
+    }
+}
+
+/// The table.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    pub models: BTreeMap<ModelName, Arc<ModelEntry>>,
+}
+
+impl Snapshot {
     /// The model of that name. Errors: it was never known.
     pub fn model(&self, model: &str) -> Result<&ModelEntry, ServeError> {
-        self.models.get(model).ok_or_else(|| {
+        self.models.get(model).map(|entry| &**entry).ok_or_else(|| {
             ServeError::new(
                 ErrorKind::UnknownModel,
                 format!("Request for unknown model: '{}' is not found", excerpt(model)),
             )
         })
+    }
+
+    /// The model's entry, to be changed before the table is published.
+    pub fn entry(&mut self, model: &ModelName) -> &mut ModelEntry {
+        Arc::make_mut(self.models.entry(model.clone()).or_default())
     }
 
     /// Every servable that is ready.
@@ -81,7 +151,7 @@ impl Snapshot {
 fn standing(state: &VersionState) -> Standing {
     match state {
         VersionState::Ready(_) => Standing::Ready,
-        VersionState::Loading => Standing::InTransit,
+        VersionState::Loading | VersionState::Unloading => Standing::InTransit,
         VersionState::Unavailable { .. } => Standing::Failed,
     }
 }
@@ -111,8 +181,7 @@ impl Table {
     /// Publishes the state of one version.
     pub fn publish_version(&self, id: &ServableId, state: VersionState) {
         self.publish(|snapshot| {
-            let entry = snapshot.models.entry(id.model.clone()).or_default();
-            entry.versions.insert(id.version, state);
+            snapshot.entry(&id.model).versions.insert(id.version, state);
         });
     }
 }

@@ -36,9 +36,9 @@ def histogram(families, name, **labels):
     return tuple(total(families, f"{name}_{side}", **labels) for side in ("count", "sum"))
 
 
-def eventually(check):
+def eventually(check, seconds_max=SETTLE_SECONDS_MAX):
     """Calls until it gives something true: what is counted after an answer is sent may be read before."""
-    deadline = time.monotonic() + SETTLE_SECONDS_MAX
+    deadline = time.monotonic() + seconds_max
     while not (result := check()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return result

@@ -6,11 +6,12 @@ import queue
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
 
-_ADDRESS = re.compile(r"^(http|grpc|metrics)\s+(\S+:\d+)\s*$")
+_ADDRESS = re.compile(r"^(http|grpc|metrics|control)\s+(\S+:\d+)\s*$")
 # Loading a thousand models on a busy machine takes a while; a server that says nothing for this long hangs.
 READY_SECONDS_MAX = 300
 STOP_SECONDS_MAX = 20
@@ -46,8 +47,9 @@ class StartedWeir(Weir):
     """A server of our own; a context manager that stops it."""
 
     def __init__(self, models, *arguments):
+        self._state = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
-            [_binary(), "serve", "--models", str(models)]
+            [_binary(), "serve", "--models", str(models), "--state", self._state.name]
             + [word for port in ("--http", "--grpc", "--metrics") for word in (port, "127.0.0.1:0")]
             + list(arguments),
             stdin=subprocess.DEVNULL,
@@ -66,6 +68,8 @@ class StartedWeir(Weir):
             self.stop()
             raise
         super().__init__(addresses["http"], addresses["grpc"], addresses["metrics"], models)
+        # Where the control API has a port of its own.
+        self.control = addresses.get("control")
 
     def _until_ready(self, lines):
         addresses = {}

@@ -102,8 +102,6 @@ OPTIONAL_METHODS = [
     ("CudaSharedMemoryUnregister", service_pb2.CudaSharedMemoryUnregisterRequest(), "cuda_shared_memory"),
     ("TraceSetting", service_pb2.TraceSettingRequest(), "trace"),
     ("LogSettings", service_pb2.LogSettingsRequest(), "logging"),
-    ("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name="nosuch"), "model_repository"),
-    ("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name="nosuch"), "model_repository"),
 ]
 
 
@@ -113,6 +111,15 @@ def test_method_that_is_not_advertised_is_unimplemented(stub, method, request_, 
         pytest.skip("advertised: has tests of its own")
     code, message = refusal(getattr(stub, method), request_)
     assert code == "UNIMPLEMENTED" and message
+
+
+@pytest.mark.parametrize("change", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_models_are_not_loaded_by_clients_unless_the_server_is_told_to(stub, change):
+    assert "model_repository" not in stub.ServerMetadata(service_pb2.ServerMetadataRequest()).extensions
+    request_ = getattr(service_pb2, f"{change}Request")(model_name="digits")
+    code, message = refusal(getattr(stub, change), request_)
+    assert code == "UNAVAILABLE"
+    assert message.startswith("explicit model load / unload is not allowed")
 
 
 @pytest.mark.parametrize("path", [f"/{SERVICE}/NoSuchMethod", "/no.such.Service/Method"])

@@ -25,8 +25,6 @@ GET_ROUTES = [
 POST_ROUTES = ["/v2/models/digits/infer", "/v2/models/digits/versions/2/infer", "/v2/repository/index"]
 # A route, and the extension without which it must say that it is not supported.
 OPTIONAL_ROUTES = [
-    ("POST", "/v2/repository/models/nosuch/load", "model_repository"),
-    ("POST", "/v2/repository/models/nosuch/unload", "model_repository"),
     ("GET", "/v2/trace/setting", "trace"),
     ("GET", "/v2/models/digits/trace/setting", "trace"),
     ("GET", "/v2/logging", "logging"),
@@ -70,6 +68,14 @@ def test_route_that_is_not_advertised_says_that_it_is_not_supported(http, method
     assert answer.status == 501 and answer.error
 
 
+@pytest.mark.parametrize("change", ["load", "unload"])
+def test_models_are_not_loaded_by_clients_unless_the_server_is_told_to(http, change):
+    assert "model_repository" not in http.get("/v2").json()["extensions"]
+    answer = http.ask("POST", f"/v2/repository/models/digits/{change}", body={})
+    assert answer.status == 503
+    assert answer.error.startswith("explicit model load / unload is not allowed")
+
+
 @pytest.mark.parametrize(
     "path",
     ["/", "/v1/models/digits", "/v2/", "/v2/nowhere", "/v2/models", "/v2/models/digits/nowhere", "/v2/health",
@@ -81,7 +87,7 @@ def test_unknown_path_is_not_found_in_json(http, path):
 
 
 @pytest.mark.parametrize("last", [None, "ready", "config", "stats", "infer"])
-@pytest.mark.parametrize("version", ["0", "01", "-1", "+1", "1.0", "1x", "x", "", "%31x", "1" * 19, "9" * 30])
+@pytest.mark.parametrize("version", ["0", "01", "-1", "+1", "1.0", "1x", "", "%31x", "1" * 19, "9" * 30])
 def test_version_segment_that_is_no_version_is_not_found(http, version, last):
     path = wire.model_path("digits", version, last)
     answer = http.post(path, wire.json_request(samples.digits(1))) if last == "infer" else http.get(path)

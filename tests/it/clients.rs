@@ -21,6 +21,7 @@ files! {
     tritons_grpc_client_is_served: "test_triton_grpc.py",
     tritons_asyncio_clients_are_served: "test_triton_aio.py",
     kserves_clients_are_served: "test_kserve.py",
+    what_is_live_is_changed_by_real_clients: "test_control.py",
     a_plain_grpc_client_is_served: "test_grpc_plain.py",
     a_plain_http_client_is_served: "test_http_plain.py",
     numbers_keep_their_bits: "test_numbers.py",

@@ -3,17 +3,146 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
+use crate::support::control::{arms, ask_digits, control, set_route};
 use crate::support::http::Connection;
 use crate::support::program::Program;
 use crate::support::project;
 use crate::support::repository::Repository;
 use crate::support::tensors::{fp32, rows_of_four, simple, with_parameter};
+use crate::support::versions::{Client, Served, WHY};
 use crate::support::weir::{Weir, infer_path};
+
+// ── INV-01: One request sees one snapshot ────────────────────────────────────────────────────────────────────────
+
+/// How long what is live is changed under load.
+const CHANGING: Duration = Duration::from_secs(3);
+
+#[test]
+fn inv_01_one_request_sees_one_snapshot_while_routes_change_as_fast_as_they_can() {
+    let weir = Weir::start(project("models"), &[]);
+    let stop = AtomicBool::new(false);
+    let (stop, http) = (&stop, weir.http);
+    let answers = std::thread::scope(|scope| {
+        let client = || {
+            let mut connection = Connection::open(http);
+            let mut answers = [0u64; 4];
+            while !stop.load(Ordering::Relaxed) {
+                // Panics unless the version that the answer names is the one that computed it.
+                answers[ask_digits(&mut connection, &[]) as usize] += 1;
+            }
+            answers
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        let mut connection = weir.connect();
+        let until = Instant::now() + CHANGING;
+        let mut changes = 0u64;
+        while Instant::now() < until || changes < 10 {
+            let version = 1 + changes % 3;
+            set_route(&weir, "digits", &arms(&[(version, 1.0)]));
+            // Whoever asks after the change gets what it says.
+            assert_eq!(ask_digits(&mut connection, &[]), version);
+            changes += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let answers =
+            clients.into_iter().map(|client| client.join().expect("every answer is of one version"));
+        answers.fold([0; 4], |sum: [u64; 4], one| std::array::from_fn(|i| sum[i] + one[i]))
+    });
+    assert!(answers[1..].iter().all(|count| *count > 0), "{answers:?}");
+}
+
+// ── INV-02: A change of route, load or unload fails no request that was accepted ─────────────────────────────────
+
+/// What may answer: the versions that each change of the route makes live, in order.
+#[derive(Default)]
+struct History {
+    begun: AtomicUsize,
+    done: AtomicUsize,
+    live: Mutex<Vec<Vec<u64>>>,
+}
+
+impl History {
+    /// Makes a change of the route; from its beginning on `live` may answer, from its end on nothing else.
+    fn change(&self, live: &[u64], change: impl FnOnce()) {
+        self.live.lock().unwrap().push(live.to_vec());
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        change();
+        self.done.store(number, Ordering::SeqCst);
+    }
+
+    /// Holds that a version that answered was live at some time since `done` changes were done.
+    fn check(&self, done: usize, version: u64) {
+        let begun = self.begun.load(Ordering::SeqCst);
+        let live = self.live.lock().unwrap();
+        let possible = &live[done - 1..begun];
+        assert!(possible.iter().flatten().any(|v| *v == version), "{version} is none of {possible:?}");
+    }
+}
+
+#[test]
+fn inv_02_swaps_loads_and_changes_of_routes_fail_no_request() {
+    let repository = Repository::new();
+    repository.digits(&[1, 2, 3], "all {}");
+    let weir = Weir::start(&repository, &[]);
+    let (history, stop) = (History::default(), AtomicBool::new(false));
+    let post = |version: u64, verb: &str| {
+        control(&weir, "POST", &format!("models/digits/versions/{version}/{verb}"), &Value::Null).expect(200);
+    };
+    let route = |shares: &[(u64, f64)]| {
+        let live: Vec<u64> = shares.iter().map(|(version, _)| *version).collect();
+        history.change(&live, || _ = set_route(&weir, "digits", &arms(shares)));
+    };
+    route(&[(3, 1.0)]);
+    let (history, stop, http) = (&history, &stop, weir.http);
+    let answered: u64 = std::thread::scope(|scope| {
+        let client = || {
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let mut connection = Connection::open(http);
+                for _ in 0..50 {
+                    let done = history.done.load(Ordering::SeqCst);
+                    // Panics on any answer but a prediction.
+                    history.check(done, ask_digits(&mut connection, &[]));
+                    answered += 1;
+                }
+            }
+            answered
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        let until = Instant::now() + CHANGING;
+        let mut rounds = 0;
+        while Instant::now() < until || rounds < 2 {
+            // The arm that answers is loaded anew, in the place of itself;
+            post(3, "load");
+            route(&[(2, 1.0), (3, 1.0)]);
+            route(&[(1, 1.0)]);
+            // versions that requests were on a moment ago go,
+            post(2, "unload");
+            post(3, "unload");
+            post(1, "load");
+            // and come back by a route.
+            route(&[(2, 3.0), (3, 1.0)]);
+            post(2, "load");
+            route(&[(3, 1.0)]);
+            rounds += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().expect("no request fails")).sum()
+    });
+    let page = weir.until("every request is counted", |page| {
+        page.sum("weir_requests_total", &[]) == page.sum("weir_requests_received_total", &[])
+    });
+    assert_eq!(page.sum("weir_requests_total", &[("outcome", "ok")]), answered as f64, "{page:?}");
+    assert_eq!(page.sum("weir_requests_total", &[]), answered as f64, "{page:?}");
+}
 
 // ── INV-03: A batch's answers are those each request would have had alone ────────────────────────────────────────
 
@@ -159,6 +288,57 @@ fn inv_04_every_limit_has_its_test() {
     for flag in flags {
         assert!(LIMITS.iter().any(|(limit, ..)| *limit == flag), "{flag} is not in the table");
     }
+}
+
+// ── INV-05: A shadow never delays, fails or alters an answer ────────────────────────────────────────────────────────
+
+/// Milliseconds that each copy costs the shadow `burns`.
+const SHADOW_MS: u32 = 2000;
+
+const SHADOWED: usize = 40;
+
+/// Status, headers and body of every answer, but for the headers that tell the time.
+fn answers(client: &mut Client) -> Vec<(u16, Option<String>, Vec<u8>)> {
+    let rows = |number: usize| {
+        // Rows that make `fails` fail and `burns` burn; numbers of every size.
+        let row = [number as f32, -0.0, 1e-30 * number as f32, SHADOW_MS as f32];
+        with_parameter(fp32(&[1, 4], &row), "binary_data_output", number.is_multiple_of(2))
+    };
+    let ask = |number| {
+        let answer = client.ask(&[], &rows(number));
+        (answer.status, answer.header(WHY).map(str::to_owned), answer.body)
+    };
+    (0..SHADOWED).map(ask).collect()
+}
+
+#[test]
+fn inv_05_a_shadow_never_delays_fails_or_alters_an_answer() {
+    let shadows = [(2, "burns"), (3, "fails"), (4, "wide"), (5, "double"), (6, "first")];
+    let served = Served::start(&[&[(1, "same")], &shadows[..]].concat());
+    let mut client = served.client();
+    let without = answers(&mut client);
+    assert!(without.iter().all(|(status, why, _)| (*status, why.as_deref()) == (200, Some("weighted"))));
+
+    let arms = json!([{"version": 1, "weight": 1}]);
+    let shadows = shadows.map(|(version, _)| json!({"version": version, "share": 1}));
+    served.put_route(&json!({"arms": arms, "shadows": shadows})).expect(200);
+    let began = Instant::now();
+    let with = answers(&mut client);
+    let took = began.elapsed();
+    assert!(with == without, "an answer is another with shadows than without");
+    let if_awaited = Duration::from_millis(u64::from(SHADOW_MS)) * SHADOWED as u32;
+    assert!(took < if_awaited / 8, "{SHADOWED} answers took {took:?}");
+    // The others had the requests, and were as bad as they are.
+    for (shadow, outcome) in [("3", "failed"), ("4", "refused"), ("5", "compared"), ("6", "compared")] {
+        let labels = [("version", "1"), ("shadow", shadow), ("outcome", outcome)];
+        served.weir.until("each copy came to its end", |page| {
+            page.sum("weir_shadow_requests_total", &labels) == SHADOWED as f64
+        });
+    }
+    let page = served.weir.page();
+    let ended = page.sum("weir_requests_total", &[("version", "1"), ("outcome", "ok")]);
+    assert_eq!(ended, 2.0 * SHADOWED as f64, "copies are no requests: {page:?}");
+    assert_eq!(page.sum("weir_requests_total", &[]), ended);
 }
 
 // ── INV-08: The sum of all outcomes counted equals the requests received ─────────────────────────────────────────

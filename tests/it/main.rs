@@ -5,11 +5,22 @@
 
 mod cli;
 mod clients;
+mod commands;
 mod conformance;
+mod experiments;
+mod explicit;
 mod floors;
 mod invariants;
 mod lifecycle;
 mod limits;
+mod memory;
 mod metrics_page;
+mod record;
 mod repository;
+mod rollouts;
+mod routes;
+mod routes_file;
+mod shadows;
 mod support;
+mod versions;
+mod watch;

@@ -1,18 +1,22 @@
 //! `ModelInferRequest` into our request, and our answer into `ModelInferResponse`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Parameter, RequestParameters, datatype, no_shared_memory, shape, tensor, unsigned};
+use super::{Parameter, RequestParameters, datatype, no_shared_memory, pin, shape, tensor, unsigned};
 use crate::api::questions::pinned;
 use crate::error::{ServeError, excerpt};
 use crate::infer::{InferRequest, InferResponse, InputTensor, Inputs, Limits, RequestedOutput};
 use crate::proto::inference as pb;
 use crate::tensor::{DataType, Shape, strings};
 
+/// The parameters of a request, as the client wrote them.
+pub type Parameters = HashMap<String, pb::InferParameter>;
+
 /// Reads a request. Tensors are slices of the message; typed contents are packed. Errors: what is wrong, named.
-pub fn parse(message: pb::ModelInferRequest) -> Result<InferRequest, ServeError> {
+pub fn parse(message: pb::ModelInferRequest) -> Result<(InferRequest, Parameters), ServeError> {
     let model = message.model_name;
     let mut parameters = RequestParameters::default();
     for (key, value) in &message.parameters {
@@ -22,13 +26,19 @@ pub fn parse(message: pb::ModelInferRequest) -> Result<InferRequest, ServeError>
     }
     let inputs = read_inputs(&model, message.inputs, message.raw_input_contents)?;
     let outputs = message.outputs.into_iter().map(read_output).collect::<Result<_, _>>()?;
-    Ok(InferRequest {
-        version: pinned(&message.model_version)?,
+    let request = InferRequest {
+        pin: pin(pinned(&message.model_version)?, parameters.label)?,
         model,
         inputs: Inputs::Named(inputs),
         outputs,
         limits: Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority },
-    })
+    };
+    Ok((request, message.parameters))
+}
+
+/// One parameter as text: a route may keep clients on their arm by it.
+pub fn parameter_text<'a>(parameters: &'a Parameters, name: &str) -> Option<Cow<'a, str>> {
+    parameters.get(name).and_then(parameter).map(Parameter::into_text)
 }
 
 fn read_inputs(
@@ -155,6 +165,9 @@ fn read_output(
     Ok(RequestedOutput { name: output.name, classes })
 }
 
+/// The name of the answer's parameter that tells why its version answered.
+const ROUTE_REASON: &str = "weir_route";
+
 fn parameter(value: &pb::InferParameter) -> Option<Parameter<'_>> {
     use pb::infer_parameter::ParameterChoice as Choice;
     Some(match value.parameter_choice.as_ref()? {
@@ -180,11 +193,13 @@ pub fn write(response: InferResponse, id: String) -> pb::ModelInferResponse {
         });
         raw_output_contents.push(output.tensor.data().clone());
     }
+    let reason = pb::infer_parameter::ParameterChoice::StringParam(response.reason.name().to_owned());
+    let reason = pb::InferParameter { parameter_choice: Some(reason) };
     pb::ModelInferResponse {
         model_name: response.servable.model.to_string(),
         model_version: response.servable.version.to_string(),
         id,
-        parameters: HashMap::new(),
+        parameters: HashMap::from([(ROUTE_REASON.to_owned(), reason)]),
         outputs,
         raw_output_contents,
     }
@@ -216,7 +231,7 @@ mod tests {
     }
 
     fn data(message: pb::ModelInferRequest) -> Result<Bytes, ServeError> {
-        match parse(message)?.inputs {
+        match parse(message)?.0.inputs {
             Inputs::Named(inputs) => Ok(inputs[0].tensor.data().clone()),
             Inputs::Raw(_) => panic!("gRPC has named inputs"),
         }
@@ -262,7 +277,7 @@ mod tests {
             (request("FP32", &[1], None, vec![Bytes::new(), Bytes::new()]), "one for each input"),
             (request("F32", &[1], None, vec![]), "unknown data-type"),
             (
-                pb::ModelInferRequest { model_version: "one".into(), ..request("FP32", &[0], None, vec![]) },
+                pb::ModelInferRequest { model_version: "1.0".into(), ..request("FP32", &[0], None, vec![]) },
                 "failed to get model version",
             ),
         ] {

@@ -8,10 +8,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{
-    Parameter, RequestParameters, boolean, datatype, json_data, no_shared_memory, shape, tensor, unsigned,
+    Parameter, RequestParameters, boolean, datatype, json_data, no_shared_memory, pin, shape, tensor,
+    unsigned,
 };
 use crate::error::{ServeError, excerpt};
-use crate::infer::{InferRequest, InputTensor, Inputs, Limits, RequestedOutput};
+use crate::infer::{InferRequest, InputTensor, Inputs, Limits, RequestedOutput, VersionPin};
 
 /// What an answer should look like.
 #[derive(Debug)]
@@ -31,15 +32,41 @@ impl AnswerForm {
 }
 
 /// A request whose body is the tensor itself; the answer is binary too.
-pub fn raw(model: &str, body: Bytes) -> (InferRequest, AnswerForm) {
+pub fn raw(model: &str, body: Bytes) -> Parsed {
     let request = InferRequest {
         model: model.to_owned(),
-        version: None,
+        pin: VersionPin::Routed,
         inputs: Inputs::Raw(body),
         outputs: Vec::new(),
         limits: Limits::default(),
     };
-    (request, AnswerForm { id: None, binary: Vec::new(), binary_default: true })
+    let form = AnswerForm { id: None, binary: Vec::new(), binary_default: true };
+    Parsed { request, form, parameters: Map::new() }
+}
+
+/// What a body says.
+#[derive(Debug)]
+pub struct Parsed {
+    pub request: InferRequest,
+    pub form: AnswerForm,
+    parameters: Map<String, Value>,
+}
+
+impl Parsed {
+    /// The request for the pipeline, what its answer should look like, and its parameters.
+    pub fn into_parts(self) -> (InferRequest, AnswerForm, Parameters) {
+        (self.request, self.form, Parameters(self.parameters))
+    }
+}
+
+/// The parameters of a request, as the client wrote them.
+pub struct Parameters(Map<String, Value>);
+
+impl Parameters {
+    /// One of them as text: a route may keep clients on their arm by it.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.0.get(name).and_then(|value| parameter(name, value).ok()).map(Parameter::into_text)
+    }
 }
 
 #[derive(Deserialize)]
@@ -75,11 +102,7 @@ struct Output<'a> {
 /// Reads a body whose first `json_length` bytes are JSON; the rest are the binary inputs, in order.
 ///
 /// Errors: everything that is wrong with it, named.
-pub fn parse(
-    model: &str,
-    body: &Bytes,
-    json_length: usize,
-) -> Result<(InferRequest, AnswerForm), ServeError> {
+pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, ServeError> {
     if json_length > body.len() {
         return Err(ServeError::invalid(format!(
             "Inference-Header-Content-Length is {json_length}, but the body has {} bytes",
@@ -100,7 +123,7 @@ pub fn parse(
     }
 }
 
-fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<(InferRequest, AnswerForm), ServeError> {
+fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeError> {
     let mut parameters = RequestParameters::default();
     for (key, value) in present(&body.parameters) {
         parameters.set(key, &parameter(key, value)?)?;
@@ -125,7 +148,7 @@ fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<(InferRequest,
     let limits = Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority };
     let request = InferRequest {
         model: model.to_owned(),
-        version: None,
+        pin: pin(VersionPin::Routed, parameters.label)?,
         inputs: Inputs::Named(inputs),
         outputs,
         limits,
@@ -135,7 +158,7 @@ fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<(InferRequest,
         binary: forms,
         binary_default: parameters.binary_data_output,
     };
-    Ok((request, form))
+    Ok(Parsed { request, form, parameters: body.parameters.unwrap_or_default() })
 }
 
 fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
@@ -264,7 +287,8 @@ mod tests {
 
     fn parsed(json: &str, binary: &[u8]) -> Result<(InferRequest, AnswerForm), ServeError> {
         let body = [json.as_bytes(), binary].concat();
-        parse("m", &Bytes::from(body), json.len())
+        let (request, form, _) = parse("m", &Bytes::from(body), json.len())?.into_parts();
+        Ok((request, form))
     }
 
     fn inputs(request: InferRequest) -> Vec<InputTensor> {

@@ -184,7 +184,7 @@ mod tests {
             ServableId { model: ModelName::parse("m").unwrap(), version: Version::parse("3").unwrap() };
         let outputs =
             outputs.into_iter().map(|(name, tensor)| OutputTensor { name: name.into(), tensor }).collect();
-        InferResponse { servable, outputs }
+        InferResponse { servable, reason: crate::infer::RouteReason::Latest, outputs }
     }
 
     fn tensor(datatype: DataType, dims: &[i64], data: &[u8]) -> Tensor {

@@ -10,14 +10,19 @@ mod json_response;
 
 pub use json_response::write_response;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::error::{ServeError, excerpt};
+use crate::id::is_label;
+use crate::infer::VersionPin;
 use crate::tensor::{DataType, Shape, Tensor, TensorError, format_dims};
 
 /// The parameters of a request that mean something here, from either protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RequestParameters {
+    /// The version asked for, by an operator's name for it.
+    pub label: Option<String>,
     pub priority: u64,
     pub timeout: Option<Duration>,
     /// Whether outputs that are not listed come in binary (HTTP only).
@@ -34,6 +39,19 @@ pub enum Parameter<'a> {
     Text(&'a str),
 }
 
+impl<'a> Parameter<'a> {
+    /// The value as text: numbers in their shortest form.
+    pub fn into_text(self) -> Cow<'a, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Bool(b) => Cow::Borrowed(if b { "true" } else { "false" }),
+            Self::Unsigned(n) => Cow::Owned(n.to_string()),
+            Self::Signed(n) => Cow::Owned(n.to_string()),
+            Self::Float(v) => Cow::Owned(v.to_string()),
+        }
+    }
+}
+
 impl RequestParameters {
     /// Takes in one parameter. Parameters that mean nothing here are passed over, as the standard asks; names
     /// that are reserved and unknown are refused.
@@ -44,6 +62,7 @@ impl RequestParameters {
                 let us = unsigned(key, value)?;
                 self.timeout = (us > 0).then(|| Duration::from_micros(us));
             }
+            "label" => self.label = Some(label(value)?),
             "binary_data_output" => self.binary_data_output = boolean(key, value)?,
             "triton_enable_empty_final_response" => _ = boolean(key, value)?,
             _ if key.starts_with("triton_") => {
@@ -55,6 +74,26 @@ impl RequestParameters {
             _ => {}
         }
         Ok(())
+    }
+}
+
+fn label(value: &Parameter<'_>) -> Result<String, ServeError> {
+    match value {
+        Parameter::Text(text) if is_label(text) => Ok((*text).to_owned()),
+        _ => Err(ServeError::invalid(
+            "parameter 'label' must be a label: a letter or '_', then letters, digits, '_', '-' and '.'",
+        )),
+    }
+}
+
+/// The version that a request names, in its path or message or by a parameter.
+pub fn pin(named: VersionPin, label: Option<String>) -> Result<VersionPin, ServeError> {
+    match (named, label) {
+        (named, None) => Ok(named),
+        (VersionPin::Routed, Some(label)) => Ok(VersionPin::Label(label)),
+        (_, Some(label)) => Err(ServeError::invalid(format!(
+            "the request names a version and the label '{label}'; name one of them"
+        ))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ModelInfer` and `ModelStreamInfer`.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::api::convert::grpc;
 use crate::api::questions::Gateway;
 use crate::error::ServeError;
 use crate::event::Protocol;
+use crate::infer::RequestKeys;
 use crate::proto::inference as pb;
 use crate::serve::{Phase, Receipt};
 
@@ -23,17 +25,17 @@ pub async fn unary(
     gateway: &Gateway,
     request: Request<pb::ModelInferRequest>,
 ) -> Result<pb::ModelInferResponse, ServeError> {
-    let deadline = deadline(request.metadata());
-    predict(gateway, request.into_inner(), deadline).await
+    let (metadata, _, message) = request.into_parts();
+    predict(gateway, message, &metadata).await
 }
 
 async fn predict(
     gateway: &Gateway,
     message: pb::ModelInferRequest,
-    deadline: Option<Instant>,
+    metadata: &MetadataMap,
 ) -> Result<pb::ModelInferResponse, ServeError> {
     let mut receipt = gateway.pipeline.receive(Protocol::Grpc);
-    let answer = run(gateway, message, deadline, &mut receipt).await;
+    let answer = run(gateway, message, metadata, &mut receipt).await;
     receipt.conclude(&answer);
     answer
 }
@@ -41,24 +43,46 @@ async fn predict(
 async fn run(
     gateway: &Gateway,
     mut message: pb::ModelInferRequest,
-    deadline: Option<Instant>,
+    metadata: &MetadataMap,
     receipt: &mut Receipt,
 ) -> Result<pb::ModelInferResponse, ServeError> {
     gateway.pipeline.admit(receipt)?;
     let id = std::mem::take(&mut message.id);
-    let mut request = grpc::parse(message)?;
+    let deadline = deadline(metadata);
+    let (mut request, parameters) = grpc::parse(message)?;
     request.limits.deadline = deadline;
-    let response = gateway.pipeline.infer(request, receipt).await?;
+    let keys = Keys { metadata, parameters: &parameters, id: &id };
+    let response = gateway.pipeline.infer(request, &keys, receipt).await?;
     let started = Instant::now();
     let written = grpc::write(response, id);
     receipt.encoded(started.elapsed());
     Ok(written)
 }
 
+/// What a route may look at in a call.
+struct Keys<'a> {
+    metadata: &'a MetadataMap,
+    parameters: &'a grpc::Parameters,
+    id: &'a str,
+}
+
+impl RequestKeys for Keys<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.metadata.get(name).map(|value| value.as_encoded_bytes())
+    }
+
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        grpc::parameter_text(self.parameters, name)
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        Some(self.id).filter(|id| !id.is_empty())
+    }
+}
+
 /// Answers the requests of a stream in their order, several at once. An error is an answer; the stream goes on,
 /// unless the client asked for real statuses with the metadata `triton_grpc_error: true`.
 pub fn stream(gateway: Arc<Gateway>, request: Request<Streaming<pb::ModelInferRequest>>) -> Answers {
-    let deadline = deadline(request.metadata());
     let real_statuses =
         request.metadata().get("triton_grpc_error").is_some_and(|value| value.as_bytes() == b"true");
     let at_once = gateway.limits.stream_requests_max;
@@ -67,14 +91,16 @@ pub fn stream(gateway: Arc<Gateway>, request: Request<Streaming<pb::ModelInferRe
     let draining = Box::pin(async move {
         let _ = phases.wait_for(|phase| *phase == Phase::Draining).await;
     });
-    let messages = request.into_inner().take_until(draining);
+    let (metadata, _, messages) = request.into_parts();
+    let metadata = Arc::new(metadata);
+    let messages = messages.take_until(draining);
     let answers = messages
         .map(move |message| {
-            let gateway = Arc::clone(&gateway);
+            let (gateway, metadata) = (Arc::clone(&gateway), Arc::clone(&metadata));
             async move {
                 let message = message?;
                 let id = message.id.clone();
-                match predict(&gateway, message, deadline).await {
+                match predict(&gateway, message, &metadata).await {
                     Ok(response) => Ok(final_response(response)),
                     Err(error) if real_statuses => Err(error.into()),
                     Err(error) => Ok(error_response(&error, id)),

@@ -1,10 +1,11 @@
-//! gRPC: the inference service, health and reflection.
+//! gRPC: the inference service, the control API, health and reflection.
 
 mod health;
 mod infer;
 mod service;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,18 +13,19 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use super::listener::{Drain, Heard, drive};
+use super::control::{ControlPort, ControlService, Peer};
+use super::listener::{Accepted, Drain, Heard, drive};
 use super::questions::Gateway;
-use crate::proto::DESCRIPTORS;
+use crate::proto::control::control_server::ControlServer;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::proto::{CONTROL_DESCRIPTORS, DESCRIPTORS};
 use health::Health;
 use service::Inference;
 
@@ -31,16 +33,21 @@ use service::Inference;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Every service of the port.
+/// Every service of a port.
 #[derive(Clone)]
 pub struct Services {
-    inference: GrpcInferenceServiceServer<Inference>,
+    inference: Option<GrpcInferenceServiceServer<Inference>>,
+    control: Option<ControlServer<ControlService>>,
     health: HealthServer<Health>,
     reflection: Handler,
     /// The older name, which grpcio's client library asks for.
     reflection_alpha: Handler,
     streams_max: u32,
 }
+
+/// The names of the services, as paths begin with them.
+const INFERENCE: &str = "inference.GRPCInferenceService";
+const CONTROL: &str = "weir.control.v1.Control";
 
 type Answer = Result<Response<tonic::body::Body>, Infallible>;
 
@@ -57,6 +64,7 @@ where
 }
 
 impl Services {
+    /// Those of the gRPC port: the control API only if it has no port of its own.
     pub fn new(gateway: &Arc<Gateway>) -> Self {
         let limits = gateway.limits;
         let inference = GrpcInferenceServiceServer::new(Inference::new(Arc::clone(gateway)))
@@ -64,32 +72,53 @@ impl Services {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
+        let services = match gateway.control.port() {
+            ControlPort::Main => Self {
+                control: Some(ControlService::server(Arc::clone(gateway))),
+                ..Self::described(gateway, &[DESCRIPTORS, CONTROL_DESCRIPTORS])
+            },
+            ControlPort::Own => Self::described(gateway, &[DESCRIPTORS]),
+        };
+        Self { inference: Some(inference), ..services }
+    }
+
+    /// Those of a port for the control API alone.
+    pub fn of_control(gateway: &Arc<Gateway>) -> Self {
+        Self {
+            control: Some(ControlService::server(Arc::clone(gateway))),
+            ..Self::described(gateway, &[CONTROL_DESCRIPTORS])
+        }
+    }
+
+    /// Health, and reflection of it and of what is in `descriptors`.
+    fn described(gateway: &Gateway, descriptors: &[&'static [u8]]) -> Self {
         let described = || {
-            Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS)
+            let builder = Builder::configure().register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS);
+            descriptors.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
         };
         Self {
-            inference,
+            inference: None,
+            control: None,
             health: HealthServer::new(Health::new(Arc::clone(&gateway.readiness))),
             reflection: handler(described().build_v1().expect("the build wrote valid descriptors")),
             reflection_alpha: handler(
                 described().build_v1alpha().expect("the build wrote valid descriptors"),
             ),
-            streams_max: limits.streams_max,
+            streams_max: gateway.limits.streams_max,
         }
     }
 
     /// Answers on one connection until the client closes it, or the drain begins and the calls in flight are
     /// answered.
-    pub async fn serve(self, io: TokioIo<TcpStream>, drain: Drain) {
+    pub async fn serve(self, accepted: Accepted, drain: Drain) {
+        let Accepted { io, peer } = accepted;
         let streams_max = self.streams_max;
         let heard = Heard::default();
         let first = heard.clone();
         let service = service_fn(move |request| {
             first.request();
             let services = self.clone();
-            async move { services.answer(request).await }
+            async move { services.answer(peer, request).await }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -103,13 +132,24 @@ impl Services {
         drive(connection, heard, drain).await;
     }
 
-    async fn answer(mut self, request: Request<Incoming>) -> Answer {
-        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match service {
-            "inference.GRPCInferenceService" => self.inference.call(request).await,
-            "grpc.health.v1.Health" => self.health.call(request).await,
-            "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
-            "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
+    /// Answers one call, whichever port it came by.
+    pub async fn answer(mut self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+        let mut names = request.uri().path().split('/').skip(1);
+        let (service, method) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+        // Only what is signed with the peer's address carries it: it costs an allocation.
+        let with_peer = |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        };
+        match (service, &mut self.inference, &mut self.control) {
+            (INFERENCE, Some(inference), _) => match method {
+                "RepositoryModelLoad" | "RepositoryModelUnload" => inference.call(with_peer(request)).await,
+                _ => inference.call(request).await,
+            },
+            (CONTROL, _, Some(control)) => control.call(with_peer(request)).await,
+            ("grpc.health.v1.Health", ..) => self.health.call(request).await,
+            ("grpc.reflection.v1.ServerReflection", ..) => (self.reflection)(request).await,
+            ("grpc.reflection.v1alpha.ServerReflection", ..) => (self.reflection_alpha)(request).await,
             _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
         }
     }

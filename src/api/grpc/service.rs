@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::infer;
+use crate::api::control::{repository, who};
 use crate::api::questions::{Gateway, pinned};
 use crate::error::{ErrorKind, ServeError};
 use crate::proto::inference as pb;
@@ -49,7 +50,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelReadyRequest>,
     ) -> Result<Response<pb::ModelReadyResponse>, Status> {
         let request = request.into_inner();
-        let ready = self.gateway.model_ready(&request.name, pinned(&request.version)?).unwrap_or(false);
+        let ready = self.gateway.model_ready(&request.name, &pinned(&request.version)?).unwrap_or(false);
         Ok(Response::new(pb::ModelReadyResponse { ready }))
     }
 
@@ -65,7 +66,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelMetadataRequest>,
     ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
         let request = request.into_inner();
-        Ok(Response::new(self.gateway.model_metadata(&request.name, pinned(&request.version)?)?))
+        Ok(Response::new(self.gateway.model_metadata(&request.name, &pinned(&request.version)?)?))
     }
 
     async fn model_infer(
@@ -89,7 +90,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelConfigRequest>,
     ) -> Result<Response<pb::ModelConfigResponse>, Status> {
         let request = request.into_inner();
-        let config = self.gateway.model_config(&request.name, pinned(&request.version)?)?;
+        let config = self.gateway.model_config(&request.name, &pinned(&request.version)?)?;
         Ok(Response::new(pb::ModelConfigResponse { config: Some(config) }))
     }
 
@@ -98,7 +99,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
         let request = request.into_inner();
-        let model_stats = self.gateway.statistics(&request.name, pinned(&request.version)?)?;
+        let model_stats = self.gateway.statistics(&request.name, &pinned(&request.version)?)?;
         Ok(Response::new(pb::ModelStatisticsResponse { model_stats }))
     }
 
@@ -112,16 +113,28 @@ impl GrpcInferenceService for Inference {
 
     async fn repository_model_load(
         &self,
-        _: Request<pb::RepositoryModelLoadRequest>,
+        request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
-        not_offered("loading models on request")
+        repository::allowed(&self.gateway)?;
+        let actor = who(&request)?.signed("")?;
+        let request = request.into_inner();
+        repository::check_repository(&request.repository_name)?;
+        let parameters = repository::load_of_grpc(request.parameters)?;
+        repository::load(&self.gateway, request.model_name, parameters, actor).await?;
+        Ok(Response::new(pb::RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<pb::RepositoryModelUnloadRequest>,
+        request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
-        not_offered("unloading models on request")
+        repository::allowed(&self.gateway)?;
+        let actor = who(&request)?.signed("")?;
+        let request = request.into_inner();
+        repository::check_repository(&request.repository_name)?;
+        repository::check_unload_grpc(&request.parameters)?;
+        repository::unload(&self.gateway, request.model_name, actor).await?;
+        Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(

@@ -1,5 +1,6 @@
 //! `POST …/infer` and the other bodies that clients send.
 
+use std::borrow::Cow;
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::time::Instant;
 
@@ -13,15 +14,40 @@ use serde::Deserialize;
 use super::Body;
 use super::coding::Coding;
 use super::route::Route;
-use crate::api::convert::json::{parse, raw};
-use crate::api::convert::write_response;
+use crate::api::convert::json::{Parameters, parse, raw};
+use crate::api::convert::{pin, write_response};
 use crate::api::questions::Gateway;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::Protocol;
+use crate::infer::{RequestKeys, VersionPin};
 use crate::serve::{Receipt, off_the_loop};
 
 /// How long the JSON before the binary tensors is.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Tells why the version that answered is the one that did.
+const ROUTE_REASON: HeaderName = HeaderName::from_static("weir-route");
+
+/// What a route may look at in a request.
+struct Keys<'a> {
+    headers: &'a HeaderMap,
+    parameters: &'a Parameters,
+    id: Option<&'a str>,
+}
+
+impl RequestKeys for Keys<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.parameters.text(name)
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        self.id
+    }
+}
 
 /// Answers a prediction. Every request that gets here is counted, whatever becomes of it.
 pub async fn infer(
@@ -44,15 +70,23 @@ async fn predict(
     gateway.pipeline.admit(receipt)?;
     let (head, body) = request.into_parts();
     let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
-    let (mut request, form) = match json_length(&head.headers)? {
+    let parsed = match json_length(&head.headers)? {
         Some(0) => raw(&route.model, body),
         length => {
             let json_length = length.unwrap_or(body.len());
             off_the_loop(json_length, || parse(&route.model, &body, json_length))?
         }
     };
-    request.version = route.version;
-    let response = gateway.pipeline.infer(request, receipt).await?;
+    let (mut request, form, parameters) = parsed.into_parts();
+    if route.pin != VersionPin::Routed {
+        let label = match request.pin {
+            VersionPin::Label(label) => Some(label),
+            _ => None,
+        };
+        request.pin = pin(route.pin.clone(), label)?;
+    }
+    let keys = Keys { headers: &head.headers, parameters: &parameters, id: form.id.as_deref() };
+    let response = gateway.pipeline.infer(request, &keys, receipt).await?;
     let started = Instant::now();
     let bytes = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
     let write = || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
@@ -60,6 +94,7 @@ async fn predict(
     receipt.encoded(started.elapsed());
     let mut answer = Response::new(Full::default());
     let headers = answer.headers_mut();
+    headers.insert(ROUTE_REASON, HeaderValue::from_static(response.reason.name()));
     match written.json_length {
         None => headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
         Some(length) => {
@@ -100,7 +135,7 @@ pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Resu
 }
 
 /// Reads a whole body and unpacks it. Errors: over the limit, in another coding, or the client went away.
-async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
+pub async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
     let too_large =
         || ServeError::new(ErrorKind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     let announced =

@@ -9,6 +9,7 @@ mod json;
 mod route;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,24 +22,28 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
-use super::listener::{Drain, Heard, drive};
+use super::control::{self, ControlPort};
+use super::listener::{Accepted, Drain, Heard, drive};
 use super::questions::Gateway;
 use super::status;
 use crate::error::{ErrorKind, ServeError};
+use crate::infer::VersionPin;
+pub(super) use infer::read_body;
 use route::{Resource, Route};
 
-type Body = Full<Bytes>;
+pub(super) type Body = Full<Bytes>;
 
 /// Answers on one connection until the client closes it, or the drain begins and the requests in flight are
 /// answered.
-pub async fn serve(gateway: Arc<Gateway>, io: TokioIo<TcpStream>, drain: Drain) {
+pub async fn serve(gateway: Arc<Gateway>, accepted: Accepted, drain: Drain) {
+    let Accepted { io, peer } = accepted;
     let heard = Heard::default();
     let first = heard.clone();
     let streams_max = gateway.limits.streams_max;
     let service = service_fn(move |request| {
         first.request();
         let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
+        async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
     });
     connection(io, drain, heard, streams_max, service).await;
 }
@@ -47,11 +52,7 @@ pub async fn serve(gateway: Arc<Gateway>, io: TokioIo<TcpStream>, drain: Drain) 
 const METRICS_STREAMS_MAX: u32 = 16;
 
 /// Answers `GET /metrics` out of `render`.
-pub async fn serve_metrics(
-    render: Arc<dyn Fn() -> String + Send + Sync>,
-    io: TokioIo<TcpStream>,
-    drain: Drain,
-) {
+pub async fn serve_metrics(render: Arc<dyn Fn() -> String + Send + Sync>, accepted: Accepted, drain: Drain) {
     let heard = Heard::default();
     let first = heard.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -59,15 +60,23 @@ pub async fn serve_metrics(
         let render = Arc::clone(&render);
         async move { Ok::<_, Infallible>(metrics_page(&request, &*render)) }
     });
-    connection(io, drain, heard, METRICS_STREAMS_MAX, service).await;
+    connection(accepted.io, drain, heard, METRICS_STREAMS_MAX, service).await;
 }
 
-async fn connection<S>(io: TokioIo<TcpStream>, drain: Drain, heard: Heard, streams_max: u32, service: S)
-where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+/// Drives one connection, HTTP/1.1 or HTTP/2 as the client begins it.
+pub(super) async fn connection<S, B>(
+    io: TokioIo<TcpStream>,
+    drain: Drain,
+    heard: Heard,
+    streams_max: u32,
+    service: S,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Send
         + 'static,
     S::Future: Send,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
@@ -89,7 +98,10 @@ fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Res
     }
 }
 
-async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body> {
+async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    if control::is_below(request.uri().path()) && gateway.control.port() == ControlPort::Main {
+        return control::answer(gateway, peer, request).await;
+    }
     let route = match Route::parse(request.uri().path()) {
         Ok(route) => route,
         Err(status) => return failure(status, "no such path"),
@@ -98,18 +110,19 @@ async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Response<Body>
     if let Some(allowed) = route.resource.method().filter(|allowed| *allowed != asked) {
         return wrong_method(allowed.as_str());
     }
-    match respond(gateway, &route, request).await {
+    match respond(gateway, &route, peer, request).await {
         Ok(response) => response,
         Err(error) => refusal(&error),
     }
 }
 
 async fn respond(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     route: &Route,
+    peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ServeError> {
-    let (model, version) = (route.model.as_str(), route.version);
+    let (model, pin) = (route.model.as_str(), &route.pin);
     match route.resource {
         Resource::Server => Ok(json(&json::server_metadata(&gateway.server_metadata()))),
         Resource::Live => Ok(json(&serde_json::json!({"live": true}))),
@@ -117,19 +130,20 @@ async fn respond(
             None => Ok(json(&serde_json::json!({"ready": true}))),
             Some(reason) => Err(ServeError::new(ErrorKind::Unavailable, reason)),
         },
-        Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, version)?))),
-        Resource::ModelReady => match gateway.model_ready(model, version)? {
+        Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, pin)?))),
+        Resource::ModelReady => match gateway.model_ready(model, pin)? {
             true => Ok(Response::new(Body::default())),
             false => Err(ServeError::invalid(format!("model '{model}' is not ready"))),
         },
-        Resource::ModelConfig => {
-            Ok(json(&crate::model::config::to_json(&gateway.model_config(model, version)?)))
-        }
-        Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, version)?))),
-        Resource::AllStatistics => Ok(json(&json::statistics(&gateway.statistics("", None)?))),
+        Resource::ModelConfig => Ok(json(&crate::model::config::to_json(&gateway.model_config(model, pin)?))),
+        Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, pin)?))),
+        Resource::AllStatistics => Ok(json(&json::statistics(&gateway.statistics("", &VersionPin::Routed)?))),
         Resource::RepositoryIndex => {
             let only_ready = infer::index_filter(gateway, request).await?;
             Ok(json(&json::repository_index(&gateway.repository_index(only_ready))))
+        }
+        Resource::Repository(change) => {
+            control::change_repository(gateway, change, route.model.clone(), peer, request).await
         }
         Resource::Infer => infer::infer(gateway, route, request).await,
         Resource::NotOffered(what) => {
@@ -144,13 +158,13 @@ fn json(value: &serde_json::Value) -> Response<Body> {
     response
 }
 
-fn failure(status: StatusCode, message: &str) -> Response<Body> {
+pub(super) fn failure(status: StatusCode, message: &str) -> Response<Body> {
     let mut response = json(&serde_json::json!({"error": message}));
     *response.status_mut() = status;
     response
 }
 
-fn wrong_method(allowed: &str) -> Response<Body> {
+pub(super) fn wrong_method(allowed: &str) -> Response<Body> {
     let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allowed} here"));
     if let Ok(value) = HeaderValue::from_str(allowed) {
         response.headers_mut().insert(ALLOW, value);
@@ -158,7 +172,7 @@ fn wrong_method(allowed: &str) -> Response<Body> {
     response
 }
 
-fn refusal(error: &ServeError) -> Response<Body> {
+pub(super) fn refusal(error: &ServeError) -> Response<Body> {
     let (status, _) = status::codes(error.kind());
     let mut response = failure(status, error.message());
     let headers = response.headers_mut();

@@ -3,7 +3,9 @@
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use crate::id::Version;
+use crate::api::control::repository::RepositoryChange;
+use crate::id::{Version, is_label};
+use crate::infer::VersionPin;
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,7 @@ pub enum Resource {
     ModelStatistics,
     AllStatistics,
     RepositoryIndex,
+    Repository(RepositoryChange),
     Infer,
     /// A path of the protocol that this server does not offer, and what it is for.
     NotOffered(&'static str),
@@ -27,7 +30,7 @@ impl Resource {
     pub fn method(self) -> Option<&'static Method> {
         match self {
             Self::NotOffered(_) => None,
-            Self::Infer | Self::RepositoryIndex => Some(&Method::POST),
+            Self::Infer | Self::RepositoryIndex | Self::Repository(_) => Some(&Method::POST),
             _ => Some(&Method::GET),
         }
     }
@@ -39,22 +42,26 @@ pub struct Route {
     pub resource: Resource,
     /// As the client wrote it, unquoted; empty where the path has none.
     pub model: String,
-    pub version: Option<Version>,
+    pub pin: VersionPin,
 }
 
 impl Route {
     /// Errors: the status for a path that names nothing.
     pub fn parse(path: &str) -> Result<Self, StatusCode> {
         let segments: Vec<&str> = path.strip_prefix('/').ok_or(StatusCode::NOT_FOUND)?.split('/').collect();
-        let plain = |resource| Ok(Self { resource, model: String::new(), version: None });
+        let plain = |resource| Ok(Self { resource, model: String::new(), pin: VersionPin::Routed });
         match segments.as_slice() {
             ["v2"] => plain(Resource::Server),
             ["v2", "health", "live"] => plain(Resource::Live),
             ["v2", "health", "ready"] => plain(Resource::Ready),
             ["v2", "models", "stats"] => plain(Resource::AllStatistics),
             ["v2", "repository", "index"] => plain(Resource::RepositoryIndex),
-            ["v2", "repository", "models", _, "load" | "unload"] => {
-                plain(Resource::NotOffered("loading and unloading models on request"))
+            ["v2", "repository", "models", "", ..] => Err(StatusCode::NOT_FOUND),
+            ["v2", "repository", "models", model, "load"] => {
+                Self::of_repository(model, RepositoryChange::Load)
+            }
+            ["v2", "repository", "models", model, "unload"] => {
+                Self::of_repository(model, RepositoryChange::Unload)
             }
             ["v2", "systemsharedmemory" | "cudasharedmemory", ..] => {
                 plain(Resource::NotOffered("shared memory"))
@@ -63,15 +70,19 @@ impl Route {
             ["v2", "logging"] => plain(Resource::NotOffered("log settings")),
             ["v2", "models", "", ..] => Err(StatusCode::NOT_FOUND),
             ["v2", "models", model, "versions", version, rest @ ..] => {
-                let version = Version::parse(version).ok_or(StatusCode::NOT_FOUND)?;
-                Self::of_model(model, Some(version), rest)
+                let pin = match Version::parse(version) {
+                    Some(version) => VersionPin::Version(version),
+                    None if is_label(version) => VersionPin::Label((*version).to_owned()),
+                    None => return Err(StatusCode::NOT_FOUND),
+                };
+                Self::of_model(model, pin, rest)
             }
-            ["v2", "models", model, rest @ ..] => Self::of_model(model, None, rest),
+            ["v2", "models", model, rest @ ..] => Self::of_model(model, VersionPin::Routed, rest),
             _ => Err(StatusCode::NOT_FOUND),
         }
     }
 
-    fn of_model(model: &str, version: Option<Version>, rest: &[&str]) -> Result<Self, StatusCode> {
+    fn of_model(model: &str, pin: VersionPin, rest: &[&str]) -> Result<Self, StatusCode> {
         let resource = match rest {
             [] => Resource::ModelMetadata,
             ["ready"] => Resource::ModelReady,
@@ -82,9 +93,18 @@ impl Route {
             ["trace", "setting"] => Resource::NotOffered("tracing"),
             _ => return Err(StatusCode::NOT_FOUND),
         };
-        let model = percent_decode_str(model).decode_utf8().map_err(|_| StatusCode::NOT_FOUND)?.into_owned();
-        Ok(Self { resource, model, version })
+        Ok(Self { resource, model: unquoted(model)?, pin })
     }
+
+    fn of_repository(model: &str, change: RepositoryChange) -> Result<Self, StatusCode> {
+        let resource = Resource::Repository(change);
+        Ok(Self { resource, model: unquoted(model)?, pin: VersionPin::Routed })
+    }
+}
+
+fn unquoted(model: &str) -> Result<String, StatusCode> {
+    let model = percent_decode_str(model).decode_utf8().map_err(|_| StatusCode::NOT_FOUND)?;
+    Ok(model.into_owned())
 }
 
 #[cfg(test)]
@@ -94,7 +114,8 @@ mod tests {
     fn check(path: &str, resource: Resource, model: &str, version: Option<u64>) {
         let route = Route::parse(path).unwrap_or_else(|status| panic!("{path}: {status}"));
         assert_eq!((route.resource, route.model.as_str()), (resource, model), "{path}");
-        assert_eq!(route.version.map(Version::number), version, "{path}");
+        let version = version.and_then(Version::new).map_or(VersionPin::Routed, VersionPin::Version);
+        assert_eq!(route.pin, version, "{path}");
     }
 
     #[test]
@@ -104,6 +125,8 @@ mod tests {
         check("/v2/models/a%2F..%2Fb/infer", Resource::Infer, "a/../b", None);
         check("/v2/models/m/versions/12/infer", Resource::Infer, "m", Some(12));
         check("/v2/models/stats", Resource::AllStatistics, "", None);
+        check("/v2/repository/models/a%2Eb/load", Resource::Repository(RepositoryChange::Load), "a.b", None);
+        check("/v2/repository/models/m/unload", Resource::Repository(RepositoryChange::Unload), "m", None);
         check("/v2/models/m/versions/1/stats", Resource::ModelStatistics, "m", Some(1));
     }
 
@@ -118,12 +141,13 @@ mod tests {
             "/v2/models/m/versions/01/infer",
             "/v2/models/m/versions/-1",
             "/v2/models/m/versions/1234567890123456789",
-            "/v2/models/m/versions/a",
             "/v2/models/m/infer/x",
             "/v2/health",
             "/V2",
             "/v2/models/%ff/infer",
             "/v2/models//infer",
+            "/v2/repository/models//load",
+            "/v2/repository/models/m/reload",
         ] {
             assert_eq!(Route::parse(path), Err(StatusCode::NOT_FOUND), "{path}");
         }

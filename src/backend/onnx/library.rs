@@ -45,6 +45,7 @@ impl Runtime {
     /// that was named must work: there is no falling back from it.
     pub fn open() -> Result<&'static Runtime, LibraryError> {
         static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+        super::memory::return_large_blocks();
         let library = find()?;
         RUNTIME
             .get_or_init(|| load(&library))

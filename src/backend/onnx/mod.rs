@@ -9,11 +9,13 @@
 
 mod inspect;
 mod library;
+mod memory;
 mod options;
 mod session;
 mod value;
 
 pub use library::{LibraryError, Runtime, end_process, opt_out_of_telemetry};
+pub use memory::release_memory;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

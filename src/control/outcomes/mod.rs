@@ -25,6 +25,7 @@ use std::time::Duration;
 pub use tally::{ArmTally, Numbers};
 
 use super::store::make_folder;
+use crate::batch::Urgency;
 use writer::{Message, Writer};
 
 /// Assignments and outcomes that wait for the thread that writes; above, assignments are dropped and counted.
@@ -140,7 +141,11 @@ impl Outcomes {
         let (messages, waiting) = sync_channel(WAITING_MAX);
         let thread = std::thread::Builder::new()
             .name("weir-outcomes".to_owned())
-            .spawn(move || writer.run(&waiting))
+            .spawn(move || {
+                // Nobody who predicts waits for it.
+                Urgency::Loading.take();
+                writer.run(&waiting);
+            })
             .map_err(|error| fault(error.to_string()))?;
         Ok(Self { path, dropped, messages: Some(messages), thread: Some(thread) })
     }

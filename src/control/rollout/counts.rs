@@ -18,7 +18,8 @@ pub enum Arm {
     New,
 }
 
-/// Of one arm. A unit is what the route draws for: a request, or under a sticky key the first request of each key.
+/// Of one arm. A unit is what the route draws for: a request, or under a sticky key the first request of each key in
+/// the whole rollout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ArmCounts {
@@ -29,12 +30,25 @@ pub struct ArmCounts {
     pub errors: u64,
     /// Units with a slow request, each once.
     pub slow: u64,
+    /// What came back from earlier steps: draws no more, so no evidence of chance, but rates like any other.
+    pub returning: Returning,
+}
+
+/// Keys that an earlier step counted, as this step sees them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Returning {
+    pub units: u64,
+    /// Keys with a failed request in this step and in an earlier one, each once.
+    pub errors: u64,
+    /// Keys with a slow request in this step and in an earlier one, each once.
+    pub slow: u64,
 }
 
 /// Of the step that runs.
 ///
 /// Only requests that were routed under this step's share belong here; one that began under another share would
-/// be taken for a fault of the split. Units come before what is counted of them: errors and slow ones never exceed them.
+/// be taken for a fault of the split. Units come before what is counted of them: failed and slow ones never exceed those seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Counts {
@@ -84,11 +98,29 @@ impl Counts {
 }
 
 impl ArmCounts {
+    /// Units that this step saw, returning ones included, each once: what rates of this step are parts of.
+    pub fn seen(&self) -> u64 {
+        self.units + self.returning.units
+    }
+
+    /// Of [`Self::seen`], those with a failed request in this step.
+    pub fn failed(&self) -> u64 {
+        self.errors + self.returning.errors
+    }
+
+    /// Of [`Self::seen`], those with a slow request in this step.
+    pub fn slowed(&self) -> u64 {
+        self.slow + self.returning.slow
+    }
+
     fn add(&mut self, more: &ArmCounts) {
         self.units += more.units;
         self.requests += more.requests;
         self.errors += more.errors;
         self.slow += more.slow;
+        self.returning.units += more.returning.units;
+        self.returning.errors += more.returning.errors;
+        self.returning.slow += more.returning.slow;
     }
 }
 
@@ -111,12 +143,15 @@ mod tests {
     #[test]
     fn counts_add_up() {
         let mut one = Counts { compared: 3, disagreements: 1, ..Counts::default() };
-        one.new = ArmCounts { units: 4, requests: 5, errors: 2, slow: 1 };
+        let returning = Returning { units: 3, errors: 2, slow: 1 };
+        one.new = ArmCounts { units: 4, requests: 8, errors: 2, slow: 1, returning };
         one.add_category("a", Arm::New, 4);
         let mut sum = one.clone();
         sum.add(&one);
         assert_eq!((sum.compared, sum.disagreements, sum.categories["a"]), (6, 2, (0, 8)));
-        assert_eq!(sum.new, ArmCounts { units: 8, requests: 10, errors: 4, slow: 2 });
+        let returning = Returning { units: 6, errors: 4, slow: 2 };
+        assert_eq!(sum.new, ArmCounts { units: 8, requests: 16, errors: 4, slow: 2, returning });
+        assert_eq!((sum.new.seen(), sum.new.failed(), sum.new.slowed()), (14, 8, 4));
         let text = serde_json::to_string(&sum).unwrap();
         assert_eq!(serde_json::from_str::<Counts>(&text).unwrap(), sum);
     }

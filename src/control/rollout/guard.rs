@@ -125,7 +125,7 @@ pub(super) fn difference_max(
     alpha: f64,
 ) -> f64 {
     let half = alpha / 2.0;
-    proportion_upper(bad(new), new.units, half) - proportion_lower(bad(current), current.units, half)
+    proportion_upper(bad(new), new.seen(), half) - proportion_lower(bad(current), current.seen(), half)
 }
 
 #[cfg(test)]
@@ -165,6 +165,6 @@ mod tests {
             assert_eq!(step_evidence(guard, &plan, 0.05, &counts), 0.0, "{guard}");
         }
         assert!(shift(&ShiftGuard::default(), 0.05, &counts).ln_e.abs() < 1e-12);
-        assert_eq!(difference_max(&counts.new, &counts.current, |arm| arm.errors, 0.01), 1.0);
+        assert_eq!(difference_max(&counts.new, &counts.current, ArmCounts::failed, 0.01), 1.0);
     }
 }

@@ -106,6 +106,13 @@ impl Rollout {
         if seconds < least {
             why.push(format!("the step has run {seconds:.0} of {least} seconds"));
         }
+        let guard = self.plan.guards.disagreement.as_ref();
+        if guard.is_some() && self.step.counts.compared == 0 {
+            let (target, from) = (self.plan.target, self.start.from);
+            why.push(format!(
+                "disagreement: no answer of version {target} was compared with version {from}'s"
+            ));
+        }
         for reading in guards.iter().filter(|reading| !reading.passed) {
             let margin = self.margin(reading.guard);
             if let (Some(difference), Some(margin)) = (reading.difference_max, margin) {
@@ -138,10 +145,14 @@ impl Rollout {
         };
         match guard {
             Guard::SampleRatio => reading.new_rate = part(new.units, new.units + current.units),
-            Guard::Errors => self.read_rates(&mut reading, |arm| arm.errors),
-            Guard::Latency => self.read_rates(&mut reading, |arm| arm.slow),
+            Guard::Errors => self.read_rates(&mut reading, ArmCounts::failed),
+            Guard::Latency => self.read_rates(&mut reading, ArmCounts::slowed),
             Guard::Shift => self.read_shift(&mut reading),
-            Guard::Disagreement => reading.new_rate = part(counts.disagreements, counts.compared),
+            Guard::Disagreement => {
+                reading.new_rate = part(counts.disagreements, counts.compared);
+                // A guard that has seen nothing has nothing to say for the version.
+                reading.passed &= counts.compared > 0;
+            }
         }
         reading
     }
@@ -149,8 +160,8 @@ impl Rollout {
     fn read_rates(&self, reading: &mut GuardReading, bad: fn(&ArmCounts) -> u64) {
         let (new, current) = (&self.step.counts.new, &self.step.counts.current);
         let difference = difference_max(new, current, bad, self.plan.alpha);
-        reading.current_rate = part(bad(current), current.units);
-        reading.new_rate = part(bad(new), new.units);
+        reading.current_rate = part(bad(current), current.seen());
+        reading.new_rate = part(bad(new), new.seen());
         reading.difference_max = Some(difference);
         reading.passed &= self.margin(reading.guard).is_none_or(|margin| difference <= margin);
     }

@@ -19,7 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::Restarts;
-pub use counts::{Arm, ArmCounts, CATEGORIES_MAX, Counts, OTHER};
+pub use counts::{Arm, ArmCounts, CATEGORIES_MAX, Counts, OTHER, Returning};
 pub use guard::Guard;
 pub use judge::{Decision, GuardReading, Verdict};
 pub use plan::{DisagreementGuard, ErrorGuard, Guards, LatencyGuard, Plan, ShiftGuard};
@@ -123,11 +123,11 @@ impl Rollout {
         Ok(Self { start, plan, state: State::Running, step, past, ended_ms: None })
     }
 
-    /// Part of the traffic that the new version gets now, in [0, 1].
-    pub fn share(&self) -> f64 {
+    /// What the new version gets of the traffic now, in per cent: as the plan has it, to the last digit.
+    pub fn percent(&self) -> f64 {
         match self.state {
-            State::Running | State::Paused { .. } => self.step_share(),
-            State::Completed { .. } => 1.0,
+            State::Running | State::Paused { .. } => self.plan.steps[self.step.index],
+            State::Completed { .. } => 100.0,
             State::RolledBack { .. } | State::Aborted { .. } => 0.0,
         }
     }

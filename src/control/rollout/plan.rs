@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+// A day: no answer is waited for that long.
+const OBJECTIVE_MS_MAX: f64 = 86_400_000.0;
+
 // One for each per cent; each step needs its own evidence, so even a tenth of that takes long.
 const STEPS_MAX: usize = 100;
 
@@ -191,9 +194,10 @@ impl Plan {
         }
         if let Some(latency) = &self.guards.latency {
             let objective = latency.objective_ms;
-            if !(objective > 0.0 && objective.is_finite()) {
+            if !(objective > 0.0 && objective <= OBJECTIVE_MS_MAX) {
                 return Err(format!(
-                    "guards.latency.objective_ms is {objective}; it must be above 0 milliseconds"
+                    "guards.latency.objective_ms is {objective}; it must be above 0 and at most \
+                     {OBJECTIVE_MS_MAX} milliseconds"
                 ));
             }
             between("guards.latency.margin", latency.margin, 0.0, 1.0)?;

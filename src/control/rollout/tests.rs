@@ -8,7 +8,7 @@ fn rollout(plan: &str) -> Rollout {
 }
 
 fn arm(units: u64, errors: u64) -> ArmCounts {
-    ArmCounts { units, requests: units, errors, slow: 0 }
+    ArmCounts { units, requests: units, errors, ..ArmCounts::default() }
 }
 
 fn counts(current: ArmCounts, new: ArmCounts) -> Counts {
@@ -93,6 +93,17 @@ fn each_guard_rolls_back_for_its_own_reason() {
 }
 
 #[test]
+fn a_step_does_not_end_before_a_shadow_answer_was_compared() {
+    let plan = r#"{"target": 2, "steps": [5, 100], "guards": {"errors": null, "disagreement": {}}}"#;
+    let mut rollout = rollout(plan);
+    rollout.step.counts = counts(arm(9500, 0), arm(500, 0));
+    let why = vec!["disagreement: no answer of version 2 was compared with version 1's".to_owned()];
+    assert_eq!(rollout.judge(61_000).decision, Decision::Wait { why });
+    rollout.step.counts.compared = 1;
+    assert_eq!(rollout.judge(61_000).decision, Decision::Complete);
+}
+
+#[test]
 fn evidence_of_one_step_counts_in_the_next() {
     let mut once = rollout(r#"{"target": 2, "steps": [5, 25]}"#);
     let suspect = counts(arm(1900, 40), arm(100, 8));
@@ -106,6 +117,21 @@ fn evidence_of_one_step_counts_in_the_next() {
 }
 
 #[test]
+fn keys_that_come_back_end_a_step_and_are_no_new_evidence() {
+    let mut rollout = rollout(FIVE_PER_CENT);
+    let back = |units, errors| Returning { units, errors, slow: 0 };
+    let arm = |units, errors| ArmCounts { requests: units, returning: back(units, errors), ..arm(0, 0) };
+    rollout.step.counts = counts(arm(190_000, 1900), arm(10_000, 100));
+    assert_eq!(rollout.judge(61_000).decision, Decision::Complete);
+    // Far too many of them on the new version, and all failing: chance had its say when they first came.
+    rollout.step.counts = counts(arm(100, 0), arm(1000, 1000));
+    let verdict = rollout.judge(61_000);
+    assert!(matches!(verdict.decision, Decision::Wait { .. }), "{verdict:?}");
+    assert!(verdict.guards.iter().all(|guard| guard.ln_e == 0.0), "{verdict:?}");
+    assert_eq!(verdict.guards[1].new_rate, Some(1.0));
+}
+
+#[test]
 fn a_last_step_below_100_waits_for_a_person() {
     let mut rollout = rollout(r#"{"target": 2, "steps": [5]}"#);
     rollout.step.counts = counts(arm(190_000, 1900), arm(10_000, 100));
@@ -113,20 +139,20 @@ fn a_last_step_below_100_waits_for_a_person() {
     assert_eq!(rollout.judge(61_000).decision, Decision::Wait { why });
     assert!(rollout.advance(61_000).unwrap_err().contains("promote or abort"));
     rollout.promote(Some("operator"), 62_000).unwrap();
-    assert_eq!((rollout.share(), rollout.ended_ms), (1.0, Some(62_000)));
+    assert_eq!((rollout.percent(), rollout.ended_ms), (100.0, Some(62_000)));
 }
 
 #[test]
 fn steps_lead_to_completion() {
     let mut rollout = rollout(r#"{"target": 2, "guards": {"disagreement": {}}}"#);
-    for share in [0.01, 0.05, 0.25, 0.5] {
-        assert_eq!((rollout.share(), rollout.shadow_share()), (share, 0.1));
+    for percent in [1.0, 5.0, 25.0, 50.0] {
+        assert_eq!((rollout.percent(), rollout.shadow_share()), (percent, 0.1));
         rollout.step.counts.compared = 5;
         rollout.advance(2000).unwrap();
         assert!(rollout.state.is_over() || rollout.step.counts == Counts::default());
     }
     assert_eq!(rollout.state, State::Completed { by: None });
-    assert_eq!((rollout.share(), rollout.shadow_share(), rollout.ended_ms), (1.0, 0.0, Some(2000)));
+    assert_eq!((rollout.percent(), rollout.shadow_share(), rollout.ended_ms), (100.0, 0.0, Some(2000)));
 }
 
 #[test]
@@ -169,7 +195,7 @@ fn a_paused_rollout_does_not_advance_but_is_still_guarded() {
     rollout.pause("lunch", Some("on-call")).unwrap();
     let why = vec!["paused by on-call: lunch".to_owned()];
     assert_eq!(rollout.judge(61_000).decision, Decision::Wait { why });
-    assert_eq!(rollout.share(), 0.05);
+    assert_eq!(rollout.percent(), 5.0);
     let seen = rollout.step.counts.clone();
     rollout.step.counts.new.units *= 2;
     let Decision::Wait { why } = rollout.judge(61_000).decision else { panic!("does not wait") };

@@ -140,6 +140,18 @@ pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<Mode
     resolve(&pbtxt::parse(text)?, name, folder, defaults)
 }
 
+/// Reads a config that came as JSON, with the names of either the protocol's text or its JSON.
+///
+/// Errors: what is wrong, with the key's name.
+pub fn from_json(
+    json: &str,
+    folder: &Path,
+    name: &ModelName,
+    defaults: &Defaults,
+) -> Result<ModelConfig, String> {
+    resolve(&pbtxt::parse_json(json)?, name, folder, defaults)
+}
+
 /// The protocol's types and the config's, side by side.
 const DATATYPES: [(DataType, pb::DataType); 14] = [
     (DataType::Bool, pb::DataType::TypeBool),

@@ -27,6 +27,15 @@ pub fn parse(text: &str) -> Result<DynamicMessage, String> {
     })
 }
 
+/// Parses a config that is JSON. Errors: the unknown or malformed key.
+pub fn parse_json(json: &str) -> Result<DynamicMessage, String> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let message = DynamicMessage::deserialize(descriptor(), &mut reader)
+        .map_err(|e| format!("the config's JSON: {e}"))?;
+    reader.end().map_err(|e| format!("the config's JSON: {e}"))?;
+    Ok(message)
+}
+
 /// A config as JSON, with the names and the defaults that Triton's clients read.
 pub fn to_json(config: &pb::ModelConfig) -> serde_json::Value {
     let mut message = DynamicMessage::new(descriptor());

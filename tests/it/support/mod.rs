@@ -1,12 +1,15 @@
 //! What the tests stand on: the real binary, a small HTTP client, the metrics page, model repositories to write to.
 
+pub mod control;
 pub mod http;
 pub mod http2;
 pub mod metrics;
+pub mod onnx;
 pub mod program;
 pub mod python;
 pub mod repository;
 pub mod tensors;
+pub mod versions;
 pub mod weir;
 
 use std::path::{Path, PathBuf};

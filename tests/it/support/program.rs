@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
@@ -22,7 +23,23 @@ pub struct Outcome {
 impl Program {
     pub fn new(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    /// The binary by way of `wrapper`, a program and its arguments that ends by running what follows them.
+    pub fn within(wrapper: &[&str], arguments: &[&str]) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_weir")).args(arguments);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Each run has a state of its own, and none is the user's.
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let run = format!("state/{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        command.env("XDG_STATE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join(run));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WEIR_")) {
             command.env_remove(name);
         }

@@ -46,6 +46,34 @@ impl Repository {
         self.write(&format!("{name}/config.pbtxt"), config)
     }
 
+    /// `digits` with these of its versions and this version policy, such as `all {}`.
+    pub fn digits(&self, versions: &[u64], policy: &str) -> &Self {
+        self.copy("models/digits/digits_labels.txt", "digits/digits_labels.txt").digits_config(policy, 64);
+        versions.iter().for_each(|version| _ = self.digits_version(*version));
+        self
+    }
+
+    /// One more version of `digits`.
+    pub fn digits_version(&self, version: u64) -> &Self {
+        self.copy(&format!("models/digits/{version}"), &format!("digits/{version}"))
+    }
+
+    /// Another config for `digits`.
+    pub fn digits_config(&self, policy: &str, max_batch_size: usize) -> &Self {
+        let config = std::fs::read_to_string(project("models/digits/config.pbtxt")).unwrap();
+        let edited = config
+            .replace("version_policy: { all { } }", &format!("version_policy: {{ {policy} }}"))
+            .replace("max_batch_size: 64", &format!("max_batch_size: {max_batch_size}"));
+        self.write("digits/config.pbtxt", edited)
+    }
+
+    /// Removes a file or folder.
+    pub fn remove(&self, inside: &str) -> &Self {
+        let path = self.path(inside);
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+        self
+    }
+
     /// A model `slow` whose session calls take `factor` times as long as those of `tests/models/slow`, about 30 ms,
     /// one call at a time. `keys` are the rest of its config.
     pub fn slow(&self, factor: u64, keys: &str) -> &Self {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::PATIENCE;
 use super::http::{Answer, Connection};
@@ -21,6 +22,8 @@ pub const FREE_PORTS: [&str; 6] =
 
 pub struct Weir {
     process: Child,
+    /// Gone with the server, unless the test keeps a folder of its own.
+    _state: Option<TempDir>,
     lines: Receiver<String>,
     /// What it wrote to stdout so far.
     said: Vec<String>,
@@ -43,7 +46,15 @@ impl Weir {
     #[track_caller]
     pub fn begin(models: impl AsRef<Path>, flags: &[&str]) -> Self {
         let models = models.as_ref().to_str().expect("paths of tests are UTF-8");
-        Self::of(Program::new(&[&["serve", "--models", models], &FREE_PORTS[..], flags].concat()))
+        let own = !flags.contains(&"--state");
+        let state = own.then(|| tempfile::tempdir().expect("a folder for the state"));
+        let folder = state.as_ref().map(|state| state.path().to_str().expect("paths of tests are UTF-8"));
+        let state_flags: Vec<&str> = folder.iter().flat_map(|folder| ["--state", folder]).collect();
+        let mut weir = Self::of(Program::new(
+            &[&["serve", "--models", models], &FREE_PORTS[..], &state_flags, flags].concat(),
+        ));
+        weir._state = state;
+        weir
     }
 
     /// The server that `program` becomes, as soon as it listens.
@@ -62,8 +73,16 @@ impl Weir {
             }
         });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut weir =
-            Self { process, lines, said: vec![], errors, http: nowhere, grpc: nowhere, metrics: nowhere };
+        let mut weir = Self {
+            process,
+            _state: None,
+            lines,
+            said: vec![],
+            errors,
+            http: nowhere,
+            grpc: nowhere,
+            metrics: nowhere,
+        };
         [weir.http, weir.grpc, weir.metrics] =
             ["http", "grpc", "metrics"].map(|port| weir.line(port).parse().expect("an address"));
         weir
@@ -170,6 +189,19 @@ impl Weir {
             assert!(Instant::now() < until, "not in {} s: {what}\n{page:?}", PATIENCE.as_secs());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The process, by its number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Memory that the process has in use, in bytes; Linux tells it.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it uses memory");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB")
     }
 
     /// Sends a signal by its name, such as `TERM`.

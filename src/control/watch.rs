@@ -1,0 +1,181 @@
+//! Follows a repository as it changes.
+//!
+//! Always: a folder is acted upon only after it has stood still for [`Watch::settle`], so that a version that is
+//! still being copied is not loaded. What fails to load is tried again when its files change. A repository that
+//! cannot be read changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::live::Live;
+use super::stop::Stop;
+use crate::id::{ModelName, Version};
+
+/// Who changes things when the repository does.
+const WATCH: &str = "watch";
+
+/// How often the repository is read.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Files of one folder that are looked at; more do not tell more.
+const FILES_MAX: usize = 4096;
+
+/// Sizes and times of the files of a folder.
+type Print = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+/// A model's folder at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelPrint {
+    /// The folder is there.
+    exists: bool,
+    /// Files beside the versions: the config, labels, warm-up data.
+    shared: Print,
+    versions: BTreeMap<Version, Print>,
+}
+
+/// What is known of a model's folder.
+struct Known {
+    /// As it was when it was last acted upon; `None`: never.
+    acted: Option<ModelPrint>,
+    seen: ModelPrint,
+    since: Instant,
+}
+
+/// Follows a repository.
+pub struct Watch {
+    live: Arc<Live>,
+    /// How long a folder must stand still.
+    settle: Duration,
+    known: BTreeMap<ModelName, Known>,
+    /// Models that have versions on their way out.
+    fading: BTreeSet<ModelName>,
+    /// The repository could not be read the last time.
+    blind: bool,
+}
+
+/// A repository at one moment.
+pub type Prints = BTreeMap<ModelName, ModelPrint>;
+
+impl Watch {
+    /// Follows a repository that was loaded as it stood when `loaded` was taken.
+    pub fn new(live: Arc<Live>, settle: Duration, loaded: Prints) -> Self {
+        let since = Instant::now();
+        let known = |print: ModelPrint| Known { acted: Some(print.clone()), seen: print, since };
+        let known = loaded.into_iter().map(|(model, print)| (model, known(print))).collect();
+        Self { live, settle, known, fading: BTreeSet::new(), blind: false }
+    }
+
+    /// Follows until told to stop. Blocks.
+    pub fn run(mut self, stop: &Stop) {
+        while !stop.wait(LOOK) {
+            self.step(Instant::now());
+        }
+    }
+
+    fn step(&mut self, now: Instant) {
+        self.fading.retain(|model| self.live.forget_gone(model));
+        let looked = look(&self.live.config.models);
+        if looked.is_none() && !self.blind {
+            tracing::error!("the models folder cannot be read; what is live stays");
+        }
+        self.blind = looked.is_none();
+        let Some(mut prints) = looked else { return };
+        for (model, known) in &mut self.known {
+            let print = prints.remove(model).unwrap_or_default();
+            if print != known.seen {
+                known.seen = print;
+                known.since = now;
+            }
+        }
+        for (model, print) in prints {
+            self.known.insert(model, Known { acted: None, seen: print, since: now });
+        }
+        let settled: Vec<ModelName> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.acted.as_ref() != Some(&known.seen))
+            .filter(|(_, known)| now.saturating_duration_since(known.since) >= self.settle)
+            .map(|(model, _)| model.clone())
+            .collect();
+        for model in settled {
+            self.act(&model);
+        }
+        self.known.retain(|_, known| known.seen.exists || known.acted.as_ref() != Some(&known.seen));
+    }
+
+    fn act(&mut self, model: &ModelName) {
+        let Some(known) = self.known.get_mut(model) else { return };
+        let before = known.acted.replace(known.seen.clone()).unwrap_or_default();
+        let seen = &known.seen;
+        // Another config may change every version; other files change their own.
+        let again: BTreeSet<Version> = match before.shared == seen.shared {
+            false => seen.versions.keys().copied().collect(),
+            true => {
+                let changed =
+                    |(version, print): &(&Version, &Print)| before.versions.get(version) != Some(*print);
+                seen.versions.iter().filter(changed).map(|(version, _)| *version).collect()
+            }
+        };
+        let outcome = match self.live.candidate(model) {
+            Err(_) => self.live.take_down_all_but(model, &BTreeSet::new(), WATCH),
+            Ok(candidate) => {
+                let desired = self.live.desired(model);
+                let refusal = desired.wanted(&candidate, true).err();
+                self.live.note_refusal(&candidate, refusal.as_deref());
+                self.live.reconcile(&candidate, &desired, &again, true, WATCH)
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%model, "the repository changed, and what is live did not wholly follow: {error}");
+        }
+        if self.live.forget_gone(model) {
+            self.fading.insert(model.clone());
+        }
+    }
+}
+
+/// Takes the prints of every model's folder; `None` where the repository itself cannot be read.
+pub fn look(models: &Path) -> Option<Prints> {
+    std::fs::read_dir(models).ok()?;
+    let folders = entries(models).into_iter().filter_map(|(name, path)| {
+        let model = ModelName::parse(&name).filter(|_| !name.starts_with('.') && path.is_dir())?;
+        Some((model, model_print(&path)))
+    });
+    Some(folders.collect())
+}
+
+fn model_print(folder: &Path) -> ModelPrint {
+    let mut print = ModelPrint { exists: true, ..ModelPrint::default() };
+    for (name, path) in entries(folder) {
+        match Version::parse(&name).filter(|_| path.is_dir()) {
+            Some(version) => {
+                let mut files = Print::new();
+                collect(&path, &mut files);
+                print.versions.insert(version, files);
+            }
+            None => collect(&path, &mut print.shared),
+        }
+    }
+    print
+}
+
+fn collect(path: &Path, print: &mut Print) {
+    if print.len() >= FILES_MAX {
+        return;
+    }
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    if metadata.is_dir() {
+        for (_, path) in entries(path) {
+            collect(&path, print);
+        }
+    } else {
+        print.insert(path.to_owned(), (metadata.len(), metadata.modified().ok()));
+    }
+}
+
+fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect()
+}

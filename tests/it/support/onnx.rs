@@ -1,0 +1,123 @@
+//! ONNX files that a test writes: small graphs, weights of any size, without an ONNX library.
+//!
+//! Field numbers are those of the ONNX standard (onnx.proto3).
+
+/// `TensorProto.DataType.FLOAT`.
+const FLOAT: u64 = 1;
+
+/// A graph of FP32 tensors, put together node by node. Names are its wires.
+#[derive(Default)]
+pub struct Graph(Message);
+
+impl Graph {
+    /// An input; `None` is an open dimension.
+    #[must_use]
+    pub fn input(self, name: &str, dims: &[Option<u64>]) -> Self {
+        Self(self.0.message(11, value(name, dims)))
+    }
+
+    /// An output; `None` is an open dimension.
+    #[must_use]
+    pub fn output(self, name: &str, dims: &[Option<u64>]) -> Self {
+        Self(self.0.message(12, value(name, dims)))
+    }
+
+    /// A constant of that shape.
+    #[must_use]
+    pub fn constant(self, name: &str, dims: &[u64], values: &[f32]) -> Self {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self(self.0.message(5, constant(name, dims, &data)))
+    }
+
+    /// An operator without attributes.
+    #[must_use]
+    pub fn node(self, operator: &str, inputs: &[&str], output: &str) -> Self {
+        let node = inputs.iter().fold(Message::default(), |node, input| node.text(1, input));
+        Self(self.0.message(1, node.text(2, output).text(4, operator)))
+    }
+
+    /// Fully connected layers of the given widths from wire `from` to wire `to`, with random weights from `seed`
+    /// and a ReLU after each but the last.
+    #[must_use]
+    pub fn layers(self, from: &str, widths: &[u64], to: &str, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut wire = from.to_owned();
+        let last = widths.len() - 2;
+        widths.windows(2).enumerate().fold(self, |graph, (i, pair)| {
+            let (weights, sum) = (format!("{to}_weights{i}"), format!("{to}_sum{i}"));
+            // Sums of this many terms stay about as large as the terms.
+            let scale = (12.0 / pair[0] as f32).sqrt();
+            let values: Vec<f32> = (0..pair[0] * pair[1]).map(|_| (random.f32() - 0.5) * scale).collect();
+            let graph = graph.constant(&weights, pair, &values);
+            if i == last {
+                return graph.node("MatMul", &[&wire, &weights], to);
+            }
+            let graph = graph.node("MatMul", &[&wire, &weights], &sum);
+            let next = format!("{to}_layer{i}");
+            let graph = graph.node("Relu", &[&sum], &next);
+            wire = next;
+            graph
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(self) -> Vec<u8> {
+        let opset = Message::default().number(2, 17);
+        Message::default().number(1, 8).message(8, opset).message(7, self.0.text(2, "graph")).0
+    }
+}
+
+fn value(name: &str, dims: &[Option<u64>]) -> Message {
+    let shape = dims.iter().fold(Message::default(), |shape, dim| {
+        shape.message(
+            1,
+            match dim {
+                Some(size) => Message::default().number(1, *size),
+                None => Message::default().text(2, "N"),
+            },
+        )
+    });
+    let tensor = Message::default().number(1, FLOAT).message(2, shape);
+    Message::default().text(1, name).message(2, Message::default().message(1, tensor))
+}
+
+fn constant(name: &str, dims: &[u64], data: &[u8]) -> Message {
+    let tensor = dims.iter().fold(Message::default(), |tensor, dim| tensor.number(1, *dim));
+    tensor.number(2, FLOAT).text(8, name).bytes(9, data)
+}
+
+/// A protobuf message in the making.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn number(mut self, field: u64, value: u64) -> Self {
+        self.varint(field << 3);
+        self.varint(value);
+        self
+    }
+
+    fn bytes(mut self, field: u64, bytes: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn text(self, field: u64, text: &str) -> Self {
+        self.bytes(field, text.as_bytes())
+    }
+
+    fn message(self, field: u64, message: Self) -> Self {
+        self.bytes(field, &message.0)
+    }
+}
