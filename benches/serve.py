@@ -29,7 +29,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def start():
-    command = [ROOT / "target/release/weir", "serve", "--models", ROOT / "models", "--log", "warn"]
+    state = tempfile.mkdtemp()
+    command = [ROOT / "target/release/weir", "serve", "--models", ROOT / "models", "--log", "warn", "--state", state]
     command += [part for port in ("http", "grpc", "metrics") for part in (f"--{port}", "127.0.0.1:0")]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     addresses = {}
