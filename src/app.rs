@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::api::control::{self as control_api, ControlApi, ControlPort};
 use crate::api::grpc::Services;
-use crate::api::{Drain, Gateway, Port, WireLimits, http};
+use crate::api::{Drain, Gateway, Port, WireLimits, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::config::Config;
@@ -39,6 +39,8 @@ pub enum StartError {
     State(String),
     #[error("{0}; correct it, or name another file with --routes")]
     Routes(String),
+    #[error("the threads that serve connections cannot be started: {0}; lower --worker-threads")]
+    Threads(io::Error),
     #[error("the models folder {} cannot be read: {reason}; choose another with --models", path.display())]
     Repository { path: PathBuf, reason: io::Error },
 }
@@ -59,6 +61,7 @@ pub struct App {
     config: Config,
     runtime_version: String,
     ports: Ports,
+    workers: Arc<Workers>,
     gateway: Arc<Gateway>,
     admission: Admission,
     table: Arc<Table>,
@@ -138,12 +141,14 @@ impl App {
             },
         });
         let runtime_version = runtime.version().to_owned();
-        Ok(Self { config, runtime_version, ports, gateway, admission, table, control, following })
+        let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
+        Ok(Self { config, runtime_version, ports, workers, gateway, admission, table, control, following })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, runtime_version, ports, gateway, admission, table, control, following } = self;
+        let Self { config, runtime_version, ports, workers, gateway, admission, table, control, following } =
+            self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
@@ -154,7 +159,7 @@ impl App {
         };
         say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
-        let mut tasks = serve(ports, &gateway, &admission, &table, &drain);
+        let mut tasks = serve(ports, &workers, &gateway, &admission, &table, &drain);
         tokio::pin!(stop);
 
         let started = Instant::now();
@@ -194,7 +199,11 @@ impl App {
             Some((_, followers)) => Some(followers),
             None => tokio::time::timeout(LAST_CALL, loading).await.ok().and_then(Result::ok).map(|(_, f)| f),
         };
-        let ended = match control_ended(followers).await && retire(&table).await {
+        let served = match Arc::into_inner(workers) {
+            Some(workers) => workers.end(LAST_CALL).await,
+            None => false,
+        };
+        let ended = match control_ended(followers).await && retire(&table).await && served {
             true => Ended::Wholly,
             false => Ended::WithWorkLeft,
         };
@@ -209,6 +218,7 @@ async fn bind(port: &'static str, address: SocketAddr) -> Result<Port, StartErro
 
 fn serve(
     ports: Ports,
+    workers: &Arc<Workers>,
     gateway: &Arc<Gateway>,
     admission: &Admission,
     table: &Arc<Table>,
@@ -230,22 +240,22 @@ fn serve(
         })
     };
     let http = Arc::clone(gateway);
-    tasks.spawn(
-        ports
-            .http
-            .accept(drain.clone(), move |accepted, drain| http::serve(Arc::clone(&http), accepted, drain)),
-    );
-    let services = Services::new(gateway);
-    tasks.spawn(
-        ports.grpc.accept(drain.clone(), move |accepted, drain| services.clone().serve(accepted, drain)),
-    );
-    tasks.spawn(ports.metrics.accept(drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.http.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+        http::serve(Arc::clone(&http), accepted, drain)
+    }));
+    let services = Arc::new(Services::new(gateway));
+    tasks.spawn(ports.grpc.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+        Arc::clone(&services).serve(accepted, drain)
+    }));
+    // Whoever asks for metrics or changes what is live must not hold predictions up.
+    let aside = Arc::new(Workers::current());
+    tasks.spawn(ports.metrics.accept(Arc::clone(&aside), drain.clone(), move |accepted, drain| {
         http::serve_metrics(Arc::clone(&render), accepted, drain)
     }));
     if let Some(port) = ports.control {
-        let (gateway, services) = (Arc::clone(gateway), Services::of_control(gateway));
-        tasks.spawn(port.accept(drain.clone(), move |accepted, drain| {
-            control_api::serve(Arc::clone(&gateway), services.clone(), accepted, drain)
+        let (gateway, services) = (Arc::clone(gateway), Arc::new(Services::of_control(gateway)));
+        tasks.spawn(port.accept(aside, drain.clone(), move |accepted, drain| {
+            control_api::serve(Arc::clone(&gateway), Arc::clone(&services), accepted, drain)
         }));
     }
     let (monitor, mut drained) = (Arc::clone(&gateway.monitor), drain.clone());

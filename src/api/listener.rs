@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::workers::Workers;
+
 /// Pause after a failed accept: long enough not to spin while descriptors are exhausted, short enough not to be
 /// noticed after a passing fault.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -127,10 +129,11 @@ impl Port {
 
     /// Accepts until the drain begins, then waits for the connections to end.
     ///
-    /// `serve` answers on one connection; it watches `drain` too, and ends after the requests in flight. Dropping
-    /// the future cuts off whatever is left.
-    pub async fn accept<F>(self, drain: Drain, serve: impl Fn(Accepted, Drain) -> F)
+    /// `serve` answers on one connection, on one of `workers`; it watches `drain` too, and ends after the requests in
+    /// flight. Dropping the future cuts off whatever is left.
+    pub async fn accept<S, F>(self, workers: Arc<Workers>, drain: Drain, serve: S)
     where
+        S: Fn(Accepted, Drain) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
@@ -142,10 +145,11 @@ impl Port {
                         // Small answers must not wait for more.
                         let _ = stream.set_nodelay(true);
                         let open = self.connections.enter();
-                        let accepted = Accepted { io: TokioIo::new(stream), peer };
-                        let connection = serve(accepted, drain.clone());
-                        tasks.spawn(async move {
-                            connection.await;
+                        let (serve, drain) = (serve.clone(), drain.clone());
+                        workers.serve(&mut tasks, async move {
+                            if let Ok(stream) = moved(stream) {
+                                serve(Accepted { io: TokioIo::new(stream), peer }, drain).await;
+                            }
                             drop(open);
                         });
                     }
@@ -161,4 +165,9 @@ impl Port {
         drop(self.listener);
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// The same stream on the runtime of the caller, whichever accepted it.
+fn moved(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
 }

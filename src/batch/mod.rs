@@ -10,5 +10,5 @@ mod urgency;
 
 pub use merge::{ShapeKey, merge, split};
 pub use queue::{BatchingPolicy, LevelPolicy, Queue, QueueFull, Taken, TimeoutAction, Waiting};
-pub use scheduler::{Answer, Job, Scheduler, SubmitError};
+pub use scheduler::{Answer, Job, Queued, Scheduler, SubmitError};
 pub use urgency::Urgency;

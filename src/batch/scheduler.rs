@@ -1,13 +1,15 @@
 //! Runs a servable's queue on its instances.
 //!
 //! Always: one thread per instance, named after the servable; the first from the start, the others from when there
-//! is work for them. An instance that is free takes what waits. When the session call of a batch fails or panics,
-//! its jobs run again one by one, so that one request's failure never fails its neighbours. Expired and cancelled
-//! work never reaches a session.
+//! is work for them. An instance that is free takes what waits. As many session calls run at once as there are
+//! instances, whoever runs them: where calls are short, those who wait for the answers run them on the spot, because
+//! to wake another thread and to be woken by it costs more than the call. When the session call of a batch fails or
+//! panics, its jobs run again one by one, so that one request's failure never fails its neighbours. Expired and
+//! cancelled work never reaches a session.
 //! Not here: which work goes together (`queue`), how it is joined (`merge`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,9 +71,31 @@ pub enum SubmitError {
     Closed,
 }
 
+/// Batches that take less than this may run on the thread of whoever waits for them. Meanwhile that thread serves no
+/// connection: the limit is a small part of what a client would call slow, and several times what waking another
+/// thread costs.
+const ON_THE_SPOT_MAX: Duration = Duration::from_micros(200);
+
+/// Stands for the time of a batch before any ran.
+const NOT_MEASURED: u64 = u64::MAX;
+
+/// A job that was queued.
+#[derive(Debug, Clone, Copy)]
+pub struct Queued {
+    /// The moment from which the job is rejected if it still waits.
+    pub rejected_at: Option<Instant>,
+    /// No instance was told: whoever waits for the job must call [`Scheduler::run_on_the_spot`].
+    pub on_the_spot: bool,
+}
+
 struct State {
     queue: Queue<Job>,
     closed: bool,
+    /// Session calls that run, of `instances` at the most.
+    running: usize,
+    instances: usize,
+    /// Jobs that instances must see to, the oldest of the queue; the others are run on the spot.
+    owed: usize,
     /// Instances that wait for work.
     idle: usize,
     /// Of those, how many were woken and have not come yet.
@@ -81,6 +105,16 @@ struct State {
 }
 
 impl State {
+    /// Takes a batch, or finds that there is none for now.
+    fn take(&mut self, expired: &mut Vec<Job>) -> Taken<Job> {
+        let before = self.queue.len();
+        let taken = self.queue.take(Instant::now(), expired);
+        let left = self.queue.len();
+        self.owed = self.owed.saturating_sub(before - left).min(left);
+        self.running += usize::from(matches!(taken, Taken::Batch(_)));
+        taken
+    }
+
     /// An instance has come back from waiting, called or by itself.
     fn awake(&mut self) {
         self.idle -= 1;
@@ -95,6 +129,10 @@ struct Shared {
     work: Condvar,
     /// Jobs that wait, for whoever watches.
     depth: AtomicUsize,
+    /// What runs batches on the spot; `None` where only instances may call their sessions.
+    shared_session: Option<Arc<dyn Session>>,
+    /// Nanoseconds that a batch took of late.
+    batch_ns: AtomicU64,
     sink: Arc<dyn ServableSink>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -115,8 +153,42 @@ impl Shared {
         Ok(())
     }
 
-    /// Sees to it that what waits is taken up: by an idle instance, or by one that is not started yet.
+    /// Whether batches are short enough to be run by those who wait for them.
+    fn runs_on_the_spot(&self) -> bool {
+        self.shared_session.is_some()
+            && u128::from(self.batch_ns.load(Ordering::Relaxed)) <= ON_THE_SPOT_MAX.as_nanos()
+    }
+
+    /// Runs a batch that [`State::take`] gave out.
+    fn run(self: &Arc<Self>, session: &dyn Session, batch: Vec<Job>) {
+        let started = Instant::now();
+        // A panic outside a session call is our bug; the thread must outlive it. The jobs' clients are told by the
+        // reply channels closing.
+        if catch_unwind(AssertUnwindSafe(|| run(session, batch, &*self.sink))).is_err() {
+            tracing::error!("{}: a batch ended in a panic", self.name);
+        }
+        // Threads that write at once lose one of the values, which is none the worse for a mean.
+        let (took, mean) = (started.elapsed().as_nanos() as u64, self.batch_ns.load(Ordering::Relaxed));
+        let mean = if mean == NOT_MEASURED { took } else { mean - mean / 8 + took / 8 };
+        self.batch_ns.store(mean, Ordering::Relaxed);
+    }
+
+    /// A session call on the spot has ended: what it kept instances from is theirs now.
+    fn freed(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.running -= 1;
+        if state.closed {
+            self.work.notify_all();
+        } else if state.owed > 0 {
+            self.call_for_help(state);
+        }
+    }
+
+    /// Sees to it that what is owed is taken up: by an idle instance, or by one that is not started yet.
     fn call_for_help(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.running >= state.instances {
+            return;
+        }
         if state.idle > state.called {
             state.called += 1;
             drop(state);
@@ -147,6 +219,13 @@ impl Scheduler {
         urgency: Urgency,
         sink: Arc<dyn ServableSink>,
     ) -> std::io::Result<Self> {
+        let only = instances.first().filter(|first| {
+            first.concurrent() && instances.iter().all(|session| Arc::ptr_eq(session, first))
+        });
+        // Waiting for company takes a thread that can wait, and work of low urgency must stay on threads that have it.
+        let may = policy.delay_max.is_zero() && urgency == Urgency::Answering;
+        let shared_session = only.filter(|_| may).cloned();
+        let count = instances.len();
         let mut unstarted = instances;
         let first = unstarted.pop();
         let shared = Arc::new(Shared {
@@ -155,12 +234,17 @@ impl Scheduler {
             state: Mutex::new(State {
                 queue: Queue::new(policy),
                 closed: false,
+                running: 0,
+                instances: count,
+                owed: 0,
                 idle: 0,
                 called: 0,
                 unstarted,
             }),
             work: Condvar::new(),
             depth: AtomicUsize::new(0),
+            shared_session,
+            batch_ns: AtomicU64::new(NOT_MEASURED),
             sink,
             threads: Mutex::default(),
         });
@@ -172,8 +256,8 @@ impl Scheduler {
 
     /// Queues a job, or says at once why not. Never blocks for longer than the queue's lock.
     ///
-    /// Returns the moment from which the job is rejected if it still waits.
-    pub fn submit(&self, job: Job) -> Result<Option<Instant>, SubmitError> {
+    /// `may_run` says whether the caller can run a batch itself; if so, the answer tells whether it must.
+    pub fn submit(&self, job: Job, may_run: bool) -> Result<Queued, SubmitError> {
         let (level, timeout, now) = (job.limits.priority, job.limits.timeout, job.queued);
         let mut state = self.shared.lock();
         if state.closed {
@@ -183,10 +267,35 @@ impl Scheduler {
         self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
         match pushed {
             Ok(rejected_at) => {
-                self.shared.call_for_help(state);
-                Ok(rejected_at)
+                let on_the_spot = may_run && self.shared.runs_on_the_spot();
+                if !on_the_spot {
+                    state.owed += 1;
+                    self.shared.call_for_help(state);
+                }
+                Ok(Queued { rejected_at, on_the_spot })
             }
             Err((_, full)) => Err(SubmitError::Full { size_max: full.size_max }),
+        }
+    }
+
+    /// Runs what waits on this thread, until the caller's own job is `picked`, or as many session calls run as there
+    /// are instances: then an instance takes it up when one of them ends.
+    pub fn run_on_the_spot(&self, picked: &AtomicBool) {
+        let Some(session) = &self.shared.shared_session else { return };
+        let mut expired = Vec::new();
+        while !picked.load(Ordering::Relaxed) {
+            let mut state = self.shared.lock();
+            if state.running >= state.instances {
+                state.owed = state.queue.len();
+                return;
+            }
+            let taken = state.take(&mut expired);
+            self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
+            drop(state);
+            expired.drain(..).for_each(answer_expired);
+            let Taken::Batch(batch) = taken else { return };
+            self.shared.run(&**session, batch);
+            self.shared.freed();
         }
     }
 
@@ -197,7 +306,10 @@ impl Scheduler {
 
     /// Takes no more jobs; the threads end once what waits is done.
     pub fn close(&self) {
-        self.shared.lock().closed = true;
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.owed = state.queue.len();
+        drop(state);
         self.shared.work.notify_all();
     }
 
@@ -222,13 +334,10 @@ impl Drop for Scheduler {
 fn serve(shared: &Arc<Shared>, session: &dyn Session) {
     let mut expired = Vec::new();
     while let Some(batch) = next_batch(shared, &mut expired) {
-        for job in expired.drain(..) {
-            answer(job, Err(ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired")));
-        }
-        // A panic outside a session call is our bug; the instance must outlive it. Its jobs' clients are told by
-        // the reply channels closing.
-        if catch_unwind(AssertUnwindSafe(|| run(session, batch, &*shared.sink))).is_err() {
-            tracing::error!("{}: a batch ended in a panic", shared.name);
+        expired.drain(..).for_each(answer_expired);
+        if !batch.is_empty() {
+            shared.run(session, batch);
+            shared.lock().running -= 1;
         }
     }
 }
@@ -237,17 +346,20 @@ fn serve(shared: &Arc<Shared>, session: &dyn Session) {
 fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
-        let taken = state.queue.take(Instant::now(), expired);
+        let taken = match state.owed > 0 && state.running < state.instances {
+            true => state.take(expired),
+            false => Taken::Empty,
+        };
         shared.depth.store(state.queue.len(), Ordering::Relaxed);
         match taken {
             Taken::Batch(batch) => {
-                if !state.queue.is_empty() {
+                if state.owed > 0 {
                     shared.call_for_help(state);
                 }
                 return Some(batch);
             }
             _ if !expired.is_empty() => return Some(Vec::new()),
-            Taken::Empty if state.closed => return None,
+            Taken::Empty if state.closed && state.queue.is_empty() => return None,
             Taken::Empty => {
                 state.idle += 1;
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -263,13 +375,14 @@ fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> 
     }
 }
 
+fn answer_expired(job: Job) {
+    answer(job, Err(ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired")));
+}
+
 /// Runs a batch and answers its jobs.
 ///
 /// If the call fails, every job of a larger batch is run alone: one request's failure never fails its neighbours.
 fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
-    if batch.is_empty() {
-        return;
-    }
     let started = Instant::now();
     for job in &batch {
         job.picked.store(true, Ordering::Relaxed);
@@ -444,13 +557,13 @@ mod tests {
     fn an_instance_that_frees_takes_all_that_waits() {
         let held = held(10);
         let (first, first_answer) = job(&[1.0], Limits::default());
-        held.scheduler.submit(first).unwrap();
+        held.scheduler.submit(first, false).unwrap();
         held.entered.recv().unwrap();
         let answers: Vec<_> = [[2.0, 3.0], [4.0, 5.0]]
             .iter()
             .map(|values| {
                 let (job, answer) = job(values, Limits::default());
-                held.scheduler.submit(job).unwrap();
+                held.scheduler.submit(job, false).unwrap();
                 answer
             })
             .collect();
@@ -467,14 +580,14 @@ mod tests {
     fn expired_and_cancelled_work_never_reaches_a_session() {
         let held = held(10);
         let (first, first_answer) = job(&[1.0], Limits::default());
-        held.scheduler.submit(first).unwrap();
+        held.scheduler.submit(first, false).unwrap();
         held.entered.recv().unwrap();
         let (gone, dropped) = job(&[2.0], Limits::default());
-        held.scheduler.submit(gone).unwrap();
+        held.scheduler.submit(gone, false).unwrap();
         drop(dropped);
         let late = Limits { deadline: Some(Instant::now()), ..Limits::default() };
         let (late, late_answer) = job(&[3.0], late);
-        held.scheduler.submit(late).unwrap();
+        held.scheduler.submit(late, false).unwrap();
         held.let_go.send(()).unwrap();
         let refused = late_answer.blocking_recv().unwrap().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::DeadlineExceeded);
@@ -485,15 +598,66 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_runs_short_batches_on_the_spot() {
+        let held = held(10);
+        held.let_go.send(()).unwrap();
+        let (measured, answer) = job(&[1.0], Limits::default());
+        assert!(
+            !held.scheduler.submit(measured, true).unwrap().on_the_spot,
+            "nothing is known of the session yet"
+        );
+        assert_eq!(values(answer), [1.0]);
+        held.scheduler.shared.batch_ns.store(0, Ordering::Relaxed);
+        let (first, first_answer) = job(&[2.0], Limits::default());
+        let (second, second_answer) = job(&[3.0], Limits::default());
+        let picked = Arc::clone(&second.picked);
+        for job in [first, second] {
+            assert!(held.scheduler.submit(job, true).unwrap().on_the_spot);
+        }
+        held.scheduler.run_on_the_spot(&picked);
+        assert_eq!(held.scheduler.depth(), 0);
+        assert_eq!((values(first_answer), values(second_answer)), (vec![2.0], vec![3.0]));
+        assert_eq!(*held.calls.0.lock().unwrap(), [(1, 1, true), (2, 2, true)]);
+    }
+
+    #[test]
+    fn no_more_calls_run_than_there_are_instances() {
+        let held = held(10);
+        let (first, first_answer) = job(&[1.0], Limits::default());
+        held.scheduler.submit(first, false).unwrap();
+        held.entered.recv().unwrap();
+        held.scheduler.shared.batch_ns.store(0, Ordering::Relaxed);
+        let (second, second_answer) = job(&[2.0], Limits::default());
+        let picked = Arc::clone(&second.picked);
+        assert!(held.scheduler.submit(second, true).unwrap().on_the_spot);
+        held.scheduler.run_on_the_spot(&picked);
+        assert_eq!(held.scheduler.depth(), 1, "the only instance is taken");
+        held.let_go.send(()).unwrap();
+        assert_eq!((values(first_answer), values(second_answer)), (vec![1.0], vec![2.0]));
+    }
+
+    #[test]
+    fn what_nobody_came_to_run_is_answered_when_the_scheduler_closes() {
+        let held = held(10);
+        held.let_go.send(()).unwrap();
+        held.scheduler.shared.batch_ns.store(0, Ordering::Relaxed);
+        let (left, answer) = job(&[1.0], Limits::default());
+        assert!(held.scheduler.submit(left, true).unwrap().on_the_spot);
+        held.scheduler.close();
+        held.scheduler.join();
+        assert_eq!(values(answer), [1.0]);
+    }
+
+    #[test]
     fn a_panic_fails_its_batch_and_the_next_one_is_served() {
         let held = held(10);
         held.let_go.send(()).unwrap();
         let unlucky = f32::from_le_bytes([13, 0, 0, 0]);
         let (job_13, answer_13) = job(&[unlucky], Limits::default());
-        held.scheduler.submit(job_13).unwrap();
+        held.scheduler.submit(job_13, false).unwrap();
         assert_eq!(answer_13.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Internal);
         let (next, answer) = job(&[2.0], Limits::default());
-        held.scheduler.submit(next).unwrap();
+        held.scheduler.submit(next, false).unwrap();
         assert_eq!(values(answer), [2.0]);
     }
 
@@ -501,13 +665,13 @@ mod tests {
     fn one_requests_failure_never_fails_its_neighbours() {
         let held = held(10);
         let (first, _first_answer) = job(&[1.0], Limits::default());
-        held.scheduler.submit(first).unwrap();
+        held.scheduler.submit(first, false).unwrap();
         held.entered.recv().unwrap();
         let unlucky = f32::from_le_bytes([13, 0, 0, 0]);
         let mut answers: Vec<_> = [unlucky, 2.0, 3.0]
             .map(|value| {
                 let (job, answer) = job(&[value], Limits::default());
-                held.scheduler.submit(job).unwrap();
+                held.scheduler.submit(job, false).unwrap();
                 answer
             })
             .into();
@@ -525,15 +689,15 @@ mod tests {
     fn a_full_queue_answers_at_once_and_a_closed_one_finishes_what_waits() {
         let held = held(1);
         let (first, first_answer) = job(&[1.0], Limits::default());
-        held.scheduler.submit(first).unwrap();
+        held.scheduler.submit(first, false).unwrap();
         held.entered.recv().unwrap();
         let (second, second_answer) = job(&[2.0], Limits::default());
-        held.scheduler.submit(second).unwrap();
+        held.scheduler.submit(second, false).unwrap();
         let (third, _answer) = job(&[3.0], Limits::default());
-        assert_eq!(held.scheduler.submit(third), Err(SubmitError::Full { size_max: 1 }));
+        assert_eq!(held.scheduler.submit(third, false).unwrap_err(), SubmitError::Full { size_max: 1 });
         held.scheduler.close();
         let (fourth, _answer) = job(&[4.0], Limits::default());
-        assert_eq!(held.scheduler.submit(fourth), Err(SubmitError::Closed));
+        assert_eq!(held.scheduler.submit(fourth, false).unwrap_err(), SubmitError::Closed);
         held.let_go.send(()).unwrap();
         held.scheduler.join();
         assert_eq!((values(first_answer), values(second_answer)), (vec![1.0], vec![2.0]));

@@ -32,12 +32,16 @@ impl ServeArguments {
     }
 }
 
+/// Threads that accept connections, write metrics and look after everything but requests: two, so that a long page of
+/// metrics does not keep connections waiting.
+const ASIDE_THREADS: usize = 2;
+
 /// Serves until a signal ends it.
 pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let config = arguments.settings()?.resolve()?;
     log(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
+        .worker_threads(ASIDE_THREADS)
         .thread_name("weir")
         .enable_all()
         .build()

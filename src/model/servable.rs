@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::config::Completed;
 use crate::backend::Session;
 use crate::batch::{
-    Answer, BatchingPolicy, Job, LevelPolicy, Scheduler, ShapeKey, SubmitError, TimeoutAction, Urgency,
+    Answer, BatchingPolicy, Job, LevelPolicy, Queued, Scheduler, ShapeKey, SubmitError, TimeoutAction,
+    Urgency,
 };
 use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
@@ -77,6 +78,8 @@ pub struct Submitted {
     pub answer: oneshot::Receiver<Answer>,
     /// The request is rejected at this moment if it still waits.
     pub rejected_at: Option<Instant>,
+    /// Whoever waits must call [`Servable::run_on_the_spot`] first.
+    pub on_the_spot: bool,
     picked: Arc<AtomicBool>,
 }
 
@@ -150,7 +153,12 @@ impl Servable {
         rows: usize,
         limits: Limits,
     ) -> Result<Submitted, SubmitError> {
-        self.submit_to(&self.scheduler, inputs, outputs, rows, limits)
+        self.submit_to(&self.scheduler, inputs, outputs, rows, limits, true)
+    }
+
+    /// Runs a batch with that request in it on this thread, if nobody has taken it up yet and an instance is free.
+    pub fn run_on_the_spot(&self, submitted: &Submitted) {
+        self.scheduler.run_on_the_spot(&submitted.picked);
     }
 
     /// Queues a copy of a request where it cannot delay an answer: behind it runs a thread of lowest priority.
@@ -164,10 +172,10 @@ impl Servable {
         rows: usize,
     ) -> Result<Submitted, SubmitError> {
         match self.background.get_or_init(|| self.start_background()) {
-            Some(background) => self.submit_to(background, inputs, outputs, rows, Limits::default()),
+            Some(background) => self.submit_to(background, inputs, outputs, rows, Limits::default(), false),
             None => {
                 let limits = Limits { priority: self.batching.levels.len() as u64, ..Limits::default() };
-                self.submit_to(&self.scheduler, inputs, outputs, rows, limits)
+                self.submit_to(&self.scheduler, inputs, outputs, rows, limits, false)
             }
         }
     }
@@ -194,6 +202,7 @@ impl Servable {
         outputs: &[usize],
         rows: usize,
         limits: Limits,
+        may_run: bool,
     ) -> Result<Submitted, SubmitError> {
         let key = ShapeKey::of(&inputs, self.signature.batched());
         let (reply, answer) = oneshot::channel();
@@ -211,8 +220,8 @@ impl Servable {
             picked: Arc::clone(&picked),
             reply,
         };
-        let rejected_at = scheduler.submit(job)?;
-        Ok(Submitted { answer, rejected_at, picked })
+        let Queued { rejected_at, on_the_spot } = scheduler.submit(job, may_run)?;
+        Ok(Submitted { answer, rejected_at, on_the_spot, picked })
     }
 
     /// The signature leaves out optional inputs that the config does not name; the graph has them.

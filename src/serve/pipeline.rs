@@ -81,6 +81,13 @@ impl Pipeline {
                 .filter_map(|lane| lane.offer(&servable, inputs.clone(), &request.outputs))
                 .collect(),
         };
+        if submitted.on_the_spot {
+            // Requests that came at the same moment join the batch first.
+            if self.admission.in_flight() > 1 {
+                tokio::task::yield_now().await;
+            }
+            servable.run_on_the_spot(&submitted);
+        }
         let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
         let mut ascending = asked;
         ascending.sort_unstable();
@@ -88,8 +95,10 @@ impl Pipeline {
         for ticket in tickets {
             ticket.tell(ascending.iter().copied().zip(tensors.iter().cloned()));
         }
-        let bytes = tensors.iter().map(|tensor| tensor.data().len()).sum();
-        off_the_loop(bytes, || respond(&servable, reason, &outputs, &ascending, &tensors))
+        // Only classification looks at the numbers.
+        let looked_at = outputs.iter().any(|(_, classes)| *classes > 0);
+        let bytes = tensors.iter().map(|tensor| tensor.data().len()).filter(|_| looked_at).sum();
+        off_the_loop(bytes, move || respond(&servable, reason, &outputs, &ascending, &tensors)).await?
     }
 
     /// Looks at the snapshot, once: everything that the request needs of it is taken along.
@@ -130,9 +139,16 @@ const QUICK_BYTES_MAX: usize = 256 * 1024;
 
 /// Does work whose time grows with `bytes` where it does not hold up other connections.
 ///
-/// Cost: for much work, another thread takes over this one's other tasks.
-pub fn off_the_loop<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    if bytes <= QUICK_BYTES_MAX { work() } else { tokio::task::block_in_place(work) }
+/// Errors: the work panicked. Cost: for much work, a trip to another thread.
+pub async fn off_the_loop<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ServeError> {
+    if bytes <= QUICK_BYTES_MAX {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ServeError::internal("the request was given up because of a fault in the server"))
 }
 
 fn refused(servable: &Servable, refusal: SubmitError) -> ServeError {

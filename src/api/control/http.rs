@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
@@ -76,7 +74,7 @@ impl Answer {
     }
 
     fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Full::from(Bytes::from(self.json)));
+        let mut response = Response::new(Body::from(self.json));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(revision) = self.revision {
@@ -131,7 +129,7 @@ pub async fn change_repository(
     let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
     match change {
         RepositoryChange::Load => {
-            let parameters = off_the_loop(body.len(), || repository::load_of_json(&body))?;
+            let parameters = off_the_loop(body.len(), move || repository::load_of_json(&body)).await??;
             repository::load(gateway, model, parameters, actor).await?;
         }
         RepositoryChange::Unload => {

@@ -7,28 +7,31 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use tonic::body::Body;
 
 use super::http::answer;
-use crate::api::grpc::Services;
+use crate::api::grpc::{AnswerBody, Services};
 use crate::api::http::connection;
 use crate::api::listener::{Accepted, Drain, Heard};
 use crate::api::questions::Gateway;
 
 /// Answers on one connection: gRPC out of `services` ([`Services::of_control`]) where a request says that it is
 /// gRPC, JSON otherwise; HTTP/1.1 or HTTP/2. Ends as the other ports' connections do.
-pub async fn serve(gateway: Arc<Gateway>, services: Services, accepted: Accepted, drain: Drain) {
+pub async fn serve(gateway: Arc<Gateway>, services: Arc<Services>, accepted: Accepted, drain: Drain) {
     let Accepted { io, peer } = accepted;
     let heard = Heard::default();
     let first = heard.clone();
     let streams_max = gateway.limits.streams_max;
     let service = service_fn(move |request: Request<Incoming>| {
         first.request();
-        let (gateway, services) = (Arc::clone(&gateway), services.clone());
+        let (gateway, services) = (Arc::clone(&gateway), Arc::clone(&services));
         async move {
             match is_grpc(&request) {
                 true => services.answer(peer, request).await,
-                false => Ok::<_, Infallible>(answer(&gateway, peer, request).await.map(Body::new)),
+                false => Ok::<_, Infallible>(
+                    answer(&gateway, peer, request)
+                        .await
+                        .map(|body| AnswerBody::Tonic(tonic::body::Body::new(body))),
+                ),
             }
         }
     });

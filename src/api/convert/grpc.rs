@@ -166,7 +166,7 @@ fn read_output(
 }
 
 /// The name of the answer's parameter that tells why its version answered.
-const ROUTE_REASON: &str = "weir_route";
+pub const ROUTE_REASON: &str = "weir_route";
 
 fn parameter(value: &pb::InferParameter) -> Option<Parameter<'_>> {
     use pb::infer_parameter::ParameterChoice as Choice;

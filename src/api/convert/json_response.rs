@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, Bytes};
 use half::{bf16, f16};
+use smallvec::SmallVec;
 
+use super::COPIED_BYTES_MAX;
 use crate::error::ServeError;
 use crate::infer::{InferResponse, OutputTensor};
 use crate::tensor::{DataType, Tensor, strings};
@@ -10,7 +12,7 @@ use crate::tensor::{DataType, Tensor, strings};
 /// A body and, when tensors follow the JSON, the JSON's length.
 #[derive(Debug)]
 pub struct Written {
-    pub body: Bytes,
+    pub chunks: SmallVec<[Bytes; 2]>,
     pub json_length: Option<usize>,
 }
 
@@ -39,7 +41,7 @@ pub fn write_response(
         .filter(|(_, b)| !**b)
         .map(|(o, _)| o.tensor.elements() * 12)
         .sum();
-    let mut out = Vec::with_capacity(256 + json_guess + binary_bytes);
+    let mut out = Vec::with_capacity(256 + json_guess + binary_bytes.min(COPIED_BYTES_MAX));
     out.put_slice(b"{\"model_name\":");
     text(&mut out, response.servable.model.as_str());
     out.put_slice(b",\"model_version\":\"");
@@ -59,13 +61,21 @@ pub fn write_response(
     out.put_slice(b"]}");
     // An output without bytes has nothing to put behind the JSON; clients then look for plain JSON.
     if binary_bytes == 0 {
-        return Ok(Written { body: out.into(), json_length: None });
+        return Ok(Written { chunks: SmallVec::from_iter([out.into()]), json_length: None });
     }
     let json_length = Some(out.len());
+    let mut chunks = SmallVec::new();
     for (output, _) in response.outputs.iter().zip(&is_binary).filter(|(_, b)| **b) {
-        out.put_slice(output.tensor.data());
+        let data = output.tensor.data();
+        if data.len() <= COPIED_BYTES_MAX {
+            out.put_slice(data);
+        } else {
+            chunks.push(std::mem::take(&mut out).into());
+            chunks.push(data.clone());
+        }
     }
-    Ok(Written { body: out.into(), json_length })
+    chunks.push(out.into());
+    Ok(Written { chunks, json_length })
 }
 
 fn write_output(out: &mut Vec<u8>, output: &OutputTensor, is_binary: bool) -> Result<(), ServeError> {
@@ -199,9 +209,10 @@ mod tests {
         let written =
             write_response(&response(vec![("x", x), ("y", y)]), Some("a\"b"), |name| name == "x").unwrap();
         let length = written.json_length.unwrap();
-        assert_eq!(&written.body[length..], [7, 8]);
+        let body = written.chunks.concat();
+        assert_eq!(body[length..], [7, 8]);
         assert_eq!(
-            std::str::from_utf8(&written.body[..length]).unwrap(),
+            std::str::from_utf8(&body[..length]).unwrap(),
             r#"{"model_name":"m","model_version":"3","id":"a\"b","outputs":[{"name":"x","datatype":"UINT8","shape":[1,2],"parameters":{"binary_data_size":2}},{"name":"y","datatype":"FP32","shape":[1],"data":[0.1]}]}"#
         );
     }
@@ -212,7 +223,7 @@ mod tests {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let written =
             write_response(&response(vec![("y", tensor(DataType::Fp64, &[4], &data))]), None, |_| false);
-        let body = written.unwrap().body;
+        let body = written.unwrap().chunks.concat();
         assert!(body.ends_with(b"\"data\":[null,Infinity,-Infinity,1e300]}]}"), "{body:?}");
     }
 

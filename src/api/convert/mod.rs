@@ -4,10 +4,12 @@
 //! named before the bytes behind it were seen.
 
 pub mod grpc;
+mod grpc_response;
 pub mod json;
 mod json_data;
 mod json_response;
 
+pub use grpc_response::{PREFIX_BYTES, encode};
 pub use json_response::write_response;
 
 use std::borrow::Cow;
@@ -17,6 +19,9 @@ use crate::error::{ServeError, excerpt};
 use crate::id::is_label;
 use crate::infer::VersionPin;
 use crate::tensor::{DataType, Shape, Tensor, TensorError, format_dims};
+
+/// Outputs up to this size are copied behind the head of an answer; larger ones are sent from where they lie.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 
 /// The parameters of a request that mean something here, from either protocol.
 #[derive(Debug, Clone, Default, PartialEq)]

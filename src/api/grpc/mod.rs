@@ -2,15 +2,19 @@
 
 mod health;
 mod infer;
+mod message;
 mod service;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -20,6 +24,7 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
+use super::chunks::Chunks;
 use super::control::{ControlPort, ControlService, Peer};
 use super::listener::{Accepted, Drain, Heard, drive};
 use super::questions::Gateway;
@@ -34,8 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Every service of a port.
-#[derive(Clone)]
 pub struct Services {
+    gateway: Arc<Gateway>,
     inference: Option<GrpcInferenceServiceServer<Inference>>,
     control: Option<ControlServer<ControlService>>,
     health: HealthServer<Health>,
@@ -49,10 +54,52 @@ pub struct Services {
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const CONTROL: &str = "weir.control.v1.Control";
 
-type Answer = Result<Response<tonic::body::Body>, Infallible>;
+type Answer = Result<Response<AnswerBody>, Infallible>;
+
+/// What tonic's services answer.
+type TonicAnswer = Result<Response<tonic::body::Body>, Infallible>;
+
+/// The body of an answer, whoever wrote it.
+pub enum AnswerBody {
+    Unary(Chunks),
+    Tonic(tonic::body::Body),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        match self.get_mut() {
+            Self::Unary(chunks) => match Pin::new(chunks).poll_frame(context) {
+                Poll::Ready(frame) => Poll::Ready(frame.map(|Ok(frame)| Ok(frame))),
+                Poll::Pending => Poll::Pending,
+            },
+            Self::Tonic(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Unary(chunks) => chunks.is_end_stream(),
+            Self::Tonic(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Unary(chunks) => chunks.size_hint(),
+            Self::Tonic(body) => body.size_hint(),
+        }
+    }
+}
 
 /// A service whose type cannot be named.
-type Handler = Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+type Handler =
+    Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = TonicAnswer> + Send>> + Send + Sync>;
 
 fn handler<S>(service: S) -> Handler
 where
@@ -91,12 +138,13 @@ impl Services {
     }
 
     /// Health, and reflection of it and of what is in `descriptors`.
-    fn described(gateway: &Gateway, descriptors: &[&'static [u8]]) -> Self {
+    fn described(gateway: &Arc<Gateway>, descriptors: &[&'static [u8]]) -> Self {
         let described = || {
             let builder = Builder::configure().register_encoded_file_descriptor_set(HEALTH_DESCRIPTORS);
             descriptors.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
         };
         Self {
+            gateway: Arc::clone(gateway),
             inference: None,
             control: None,
             health: HealthServer::new(Health::new(Arc::clone(&gateway.readiness))),
@@ -110,14 +158,14 @@ impl Services {
 
     /// Answers on one connection until the client closes it, or the drain begins and the calls in flight are
     /// answered.
-    pub async fn serve(self, accepted: Accepted, drain: Drain) {
+    pub async fn serve(self: Arc<Self>, accepted: Accepted, drain: Drain) {
         let Accepted { io, peer } = accepted;
         let streams_max = self.streams_max;
         let heard = Heard::default();
         let first = heard.clone();
         let service = service_fn(move |request| {
             first.request();
-            let services = self.clone();
+            let services = Arc::clone(&self);
             async move { services.answer(peer, request).await }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -133,7 +181,7 @@ impl Services {
     }
 
     /// Answers one call, whichever port it came by.
-    pub async fn answer(mut self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let mut names = request.uri().path().split('/').skip(1);
         let (service, method) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         // Only what is signed with the peer's address carries it: it costs an allocation.
@@ -141,16 +189,31 @@ impl Services {
             request.extensions_mut().insert(Peer(peer));
             request
         };
-        match (service, &mut self.inference, &mut self.control) {
+        let answered = match (service, &self.inference, &self.control) {
             (INFERENCE, Some(inference), _) => match method {
-                "RepositoryModelLoad" | "RepositoryModelUnload" => inference.call(with_peer(request)).await,
-                _ => inference.call(request).await,
+                "ModelInfer" if infer::is_plain(&request) => return Ok(self.infer(request).await),
+                "RepositoryModelLoad" | "RepositoryModelUnload" => {
+                    inference.clone().call(with_peer(request)).await
+                }
+                _ => inference.clone().call(request).await,
             },
-            (CONTROL, _, Some(control)) => control.call(with_peer(request)).await,
-            ("grpc.health.v1.Health", ..) => self.health.call(request).await,
+            (CONTROL, _, Some(control)) => control.clone().call(with_peer(request)).await,
+            ("grpc.health.v1.Health", ..) => self.health.clone().call(request).await,
             ("grpc.reflection.v1.ServerReflection", ..) => (self.reflection)(request).await,
             ("grpc.reflection.v1alpha.ServerReflection", ..) => (self.reflection_alpha)(request).await,
             _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
+        };
+        answered.map(|answer| answer.map(AnswerBody::Tonic))
+    }
+
+    async fn infer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        match infer::unary(&self.gateway, request).await {
+            Ok(chunks) => {
+                let mut response = Response::new(AnswerBody::Unary(chunks));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                response
+            }
+            Err(error) => tonic::Status::from(error).into_http().map(AnswerBody::Tonic),
         }
     }
 }

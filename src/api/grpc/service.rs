@@ -73,7 +73,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        Ok(Response::new(infer::unary(&self.gateway, request).await?))
+        let (metadata, _, message) = request.into_parts();
+        Ok(Response::new(infer::predict(&self.gateway, message, &metadata.into_headers()).await?))
     }
 
     type ModelStreamInferStream = infer::Answers;

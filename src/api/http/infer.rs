@@ -1,13 +1,11 @@
 //! `POST …/infer` and the other bodies that clients send.
 
 use std::borrow::Cow;
-use std::io::ErrorKind as ErrorKindOfIo;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
@@ -16,6 +14,7 @@ use super::coding::Coding;
 use super::route::Route;
 use crate::api::convert::json::{Parameters, parse, raw};
 use crate::api::convert::{pin, write_response};
+use crate::api::landing::{Landing, next_frame};
 use crate::api::questions::Gateway;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::Protocol;
@@ -69,12 +68,14 @@ async fn predict(
 ) -> Result<Response<Body>, ServeError> {
     gateway.pipeline.admit(receipt)?;
     let (head, body) = request.into_parts();
-    let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
-    let parsed = match json_length(&head.headers)? {
+    let json_length = json_length(&head.headers)?;
+    let body = read_tensors(&head.headers, body, json_length, gateway.limits.message_bytes_max).await?;
+    let parsed = match json_length {
         Some(0) => raw(&route.model, body),
         length => {
             let json_length = length.unwrap_or(body.len());
-            off_the_loop(json_length, || parse(&route.model, &body, json_length))?
+            let model = route.model.clone();
+            off_the_loop(json_length, move || parse(&model, &body, json_length)).await??
         }
     };
     let (mut request, form, parameters) = parsed.into_parts();
@@ -89,12 +90,13 @@ async fn predict(
     let response = gateway.pipeline.infer(request, &keys, receipt).await?;
     let started = Instant::now();
     let bytes = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
-    let write = || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
-    let written = off_the_loop(bytes, write)?;
+    let reason = response.reason;
+    let write = move || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
+    let written = off_the_loop(bytes, write).await??;
     receipt.encoded(started.elapsed());
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Body::default());
     let headers = answer.headers_mut();
-    headers.insert(ROUTE_REASON, HeaderValue::from_static(response.reason.name()));
+    headers.insert(ROUTE_REASON, HeaderValue::from_static(reason.name()));
     match written.json_length {
         None => headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
         Some(length) => {
@@ -103,18 +105,18 @@ async fn predict(
         }
     };
     // Most clients offer to unpack whatever comes; most answers are too small to send to another thread for it.
-    let coding = Coding::of_answer(&head.headers).filter(|_| Coding::pays(written.body.len()));
-    let body = match coding {
-        None => written.body,
-        Some(coding) => match encoded(coding, written.body.clone()).await {
-            None => written.body,
+    let length = written.chunks.iter().map(Bytes::len).sum();
+    let coding = Coding::of_answer(&head.headers).filter(|_| Coding::pays(length));
+    *answer.body_mut() = match coding {
+        None => Body::new(written.chunks),
+        Some(coding) => match encoded(coding, written.chunks.concat().into()).await {
+            None => Body::new(written.chunks),
             Some(packed) => {
                 answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-                packed
+                Body::from(packed)
             }
         },
     };
-    *answer.body_mut() = Full::from(body);
     Ok(answer)
 }
 
@@ -136,6 +138,16 @@ pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Resu
 
 /// Reads a whole body and unpacks it. Errors: over the limit, in another coding, or the client went away.
 pub async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
+    read_tensors(headers, body, None, bytes_max).await
+}
+
+/// As [`read_body`]; a tensor begins at `tensor_offset` and had best be run where it lands.
+async fn read_tensors(
+    headers: &HeaderMap,
+    body: Incoming,
+    tensor_offset: Option<usize>,
+    bytes_max: usize,
+) -> Result<Bytes, ServeError> {
     let too_large =
         || ServeError::new(ErrorKind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     let announced =
@@ -144,11 +156,8 @@ pub async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) ->
         return Err(too_large());
     }
     let coding = Coding::of_request(headers)?;
-    let body = match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) => return Err(broken_body(&*error)),
-    };
+    let announced = announced.map_or(0, |length| length as usize);
+    let body = landed(body, announced, tensor_offset, bytes_max).await?.ok_or_else(too_large)?;
     match coding {
         None => Ok(body),
         Some(coding) => tokio::task::spawn_blocking(move || coding.decode(&body, bytes_max))
@@ -157,22 +166,28 @@ pub async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) ->
     }
 }
 
-/// A body that ended early was given up by its client; any other fault in it is the client's mistake.
-fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
-    let gone = std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let http = error.downcast_ref::<hyper::Error>();
-        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        http.is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled())
-            || matches!(
-                io,
-                Some(
-                    ErrorKindOfIo::UnexpectedEof | ErrorKindOfIo::ConnectionReset | ErrorKindOfIo::BrokenPipe
-                )
-            )
-    });
-    match gone {
-        true => ServeError::new(ErrorKind::Cancelled, "the request's body ended early"),
-        false => ServeError::invalid("the request's body is malformed"),
+/// A whole body; `None` if it is larger than `bytes_max`. Cost: no copy of one that came in one piece.
+async fn landed(
+    mut body: Incoming,
+    announced: usize,
+    tensor_offset: Option<usize>,
+    bytes_max: usize,
+) -> Result<Option<Bytes>, ServeError> {
+    let Some(first) = next_frame(&mut body).await? else { return Ok(Some(Bytes::new())) };
+    let Some(mut next) = next_frame(&mut body).await? else {
+        return Ok((first.len() <= bytes_max).then_some(first));
+    };
+    let mut landing = Landing::new(announced, tensor_offset);
+    landing.take(&first);
+    loop {
+        landing.take(&next);
+        if landing.len() > bytes_max {
+            return Ok(None);
+        }
+        match next_frame(&mut body).await? {
+            Some(frame) => next = frame,
+            None => return Ok(Some(landing.finish())),
+        }
     }
 }
 

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
+use super::chunks::Chunks;
 use super::control::{self, ControlPort};
 use super::listener::{Accepted, Drain, Heard, drive};
 use super::questions::Gateway;
@@ -31,7 +31,7 @@ use crate::infer::VersionPin;
 pub(super) use infer::read_body;
 use route::{Resource, Route};
 
-pub(super) type Body = Full<Bytes>;
+pub(super) type Body = Chunks;
 
 /// Answers on one connection until the client closes it, or the drain begins and the requests in flight are
 /// answered.
@@ -88,7 +88,7 @@ pub(super) async fn connection<S, B>(
 fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
     match (request.uri().path(), request.method()) {
         ("/metrics", &Method::GET | &Method::HEAD) => {
-            let mut response = Response::new(Full::from(render()));
+            let mut response = Response::new(Body::from(render()));
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
@@ -153,7 +153,7 @@ async fn respond(
 }
 
 fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Full::from(value.to_string()));
+    let mut response = Response::new(Body::from(value.to_string()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
