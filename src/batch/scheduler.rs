@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use super::cost::{Costs, Size};
 use super::merge::{ShapeKey, merge, split};
-use super::queue::{BatchingPolicy, Queue, Taken, Waiting};
+use super::queue::{Batching, DropReason, Dropped, Queue, Refusal, Taken, Waiting};
 use super::urgency::Urgency;
 use crate::backend::{RunError, Session};
 use crate::error::{ErrorKind, ServeError};
@@ -56,6 +57,9 @@ impl Waiting for Job {
     fn rows(&self) -> usize {
         self.rows
     }
+    fn bytes(&self) -> usize {
+        self.inputs.iter().flatten().map(|tensor| tensor.data().len()).sum()
+    }
     fn cancelled(&self) -> bool {
         self.reply.is_closed()
     }
@@ -67,7 +71,13 @@ impl Waiting for Job {
 /// Why a job was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitError {
-    Full { size_max: usize },
+    Full {
+        size_max: usize,
+    },
+    /// It is predicted to be answered too late.
+    Late {
+        objective: Duration,
+    },
     Closed,
 }
 
@@ -106,13 +116,19 @@ struct State {
 
 impl State {
     /// Takes a batch, or finds that there is none for now.
-    fn take(&mut self, expired: &mut Vec<Job>) -> Taken<Job> {
+    fn take(&mut self, dropped: &mut Vec<Dropped<Job>>) -> Taken<Job> {
         let before = self.queue.len();
-        let taken = self.queue.take(Instant::now(), expired);
+        let taken = self.queue.take(Instant::now(), dropped);
         let left = self.queue.len();
         self.owed = self.owed.saturating_sub(before - left).min(left);
         self.running += usize::from(matches!(taken, Taken::Batch(_)));
         taken
+    }
+
+    /// A session call has ended.
+    fn ended(&mut self) {
+        self.running -= 1;
+        self.queue.ended();
     }
 
     /// An instance has come back from waiting, called or by itself.
@@ -134,6 +150,8 @@ struct Shared {
     /// Nanoseconds that a batch took of late.
     batch_ns: AtomicU64,
     sink: Arc<dyn ServableSink>,
+    /// Learns from every session call.
+    costs: Arc<Costs>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -164,7 +182,7 @@ impl Shared {
         let started = Instant::now();
         // A panic outside a session call is our bug; the thread must outlive it. The jobs' clients are told by the
         // reply channels closing.
-        if catch_unwind(AssertUnwindSafe(|| run(session, batch, &*self.sink))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(session, batch, self))).is_err() {
             tracing::error!("{}: a batch ended in a panic", self.name);
         }
         // Threads that write at once lose one of the values, which is none the worse for a mean.
@@ -176,7 +194,7 @@ impl Shared {
     /// A session call on the spot has ended: what it kept instances from is theirs now.
     fn freed(self: &Arc<Self>) {
         let mut state = self.lock();
-        state.running -= 1;
+        state.ended();
         if state.closed {
             self.work.notify_all();
         } else if state.owed > 0 {
@@ -215,7 +233,7 @@ impl Scheduler {
     pub fn start(
         name: &str,
         instances: Vec<Arc<dyn Session>>,
-        policy: BatchingPolicy,
+        batching: Batching,
         urgency: Urgency,
         sink: Arc<dyn ServableSink>,
     ) -> std::io::Result<Self> {
@@ -223,8 +241,11 @@ impl Scheduler {
             first.concurrent() && instances.iter().all(|session| Arc::ptr_eq(session, first))
         });
         // Waiting for company takes a thread that can wait, and work of low urgency must stay on threads that have it.
-        let may = policy.delay_max.is_zero() && urgency == Urgency::Answering;
+        let may = batching.policy.delay_max.is_zero() && urgency == Urgency::Answering;
         let shared_session = only.filter(|_| may).cloned();
+        let costs = Arc::clone(&batching.costs);
+        let known = costs.predict(Size { rows: 1, bytes: costs.unit().bytes() });
+        let queue = Queue::new(batching, instances.len());
         let count = instances.len();
         let mut unstarted = instances;
         let first = unstarted.pop();
@@ -232,7 +253,7 @@ impl Scheduler {
             name: name.to_owned(),
             urgency,
             state: Mutex::new(State {
-                queue: Queue::new(policy),
+                queue,
                 closed: false,
                 running: 0,
                 instances: count,
@@ -244,8 +265,9 @@ impl Scheduler {
             work: Condvar::new(),
             depth: AtomicUsize::new(0),
             shared_session,
-            batch_ns: AtomicU64::new(NOT_MEASURED),
+            batch_ns: AtomicU64::new(if known.is_zero() { NOT_MEASURED } else { known.as_nanos() as u64 }),
             sink,
+            costs,
             threads: Mutex::default(),
         });
         if let Some(session) = first {
@@ -274,7 +296,8 @@ impl Scheduler {
                 }
                 Ok(Queued { rejected_at, on_the_spot })
             }
-            Err((_, full)) => Err(SubmitError::Full { size_max: full.size_max }),
+            Err((_, Refusal::Full { size_max })) => Err(SubmitError::Full { size_max }),
+            Err((_, Refusal::Late { objective })) => Err(SubmitError::Late { objective }),
         }
     }
 
@@ -282,17 +305,17 @@ impl Scheduler {
     /// are instances: then an instance takes it up when one of them ends.
     pub fn run_on_the_spot(&self, picked: &AtomicBool) {
         let Some(session) = &self.shared.shared_session else { return };
-        let mut expired = Vec::new();
+        let mut dropped = Vec::new();
         while !picked.load(Ordering::Relaxed) {
             let mut state = self.shared.lock();
             if state.running >= state.instances {
                 state.owed = state.queue.len();
                 return;
             }
-            let taken = state.take(&mut expired);
+            let taken = state.take(&mut dropped);
             self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
             drop(state);
-            expired.drain(..).for_each(answer_expired);
+            give_up(&mut dropped);
             let Taken::Batch(batch) = taken else { return };
             self.shared.run(&**session, batch);
             self.shared.freed();
@@ -332,22 +355,44 @@ impl Drop for Scheduler {
 
 /// One instance: takes batches until the scheduler is closed and empty.
 fn serve(shared: &Arc<Shared>, session: &dyn Session) {
-    let mut expired = Vec::new();
-    while let Some(batch) = next_batch(shared, &mut expired) {
-        expired.drain(..).for_each(answer_expired);
-        if !batch.is_empty() {
+    let mut dropped = Vec::new();
+    let mut ran = false;
+    while let Some(batch) = next_batch(shared, ran, &mut dropped) {
+        give_up(&mut dropped);
+        ran = !batch.is_empty();
+        if ran {
             shared.run(session, batch);
-            shared.lock().running -= 1;
         }
     }
 }
 
-/// Blocks for the next batch. An empty batch means that only expired jobs were found. `None` ends the thread.
-fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> {
+/// Answers jobs that will not run.
+fn give_up(dropped: &mut Vec<Dropped<Job>>) {
+    for Dropped { item, reason } in dropped.drain(..) {
+        answer(item, Err(given_up(reason)));
+    }
+}
+
+fn given_up(reason: DropReason) -> ServeError {
+    match reason {
+        DropReason::Expired => ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired"),
+        DropReason::Overloaded => ServeError::new(
+            ErrorKind::Overloaded,
+            "the answer would have come later than the latency objective allows; try again later",
+        ),
+    }
+}
+
+/// Blocks for the next batch, after one that the instance `ran`. An empty batch means that only jobs to drop were
+/// found. `None` ends the thread.
+fn next_batch(shared: &Arc<Shared>, ran: bool, dropped: &mut Vec<Dropped<Job>>) -> Option<Vec<Job>> {
     let mut state = shared.lock();
+    if ran {
+        state.ended();
+    }
     loop {
         let taken = match state.owed > 0 && state.running < state.instances {
-            true => state.take(expired),
+            true => state.take(dropped),
             false => Taken::Empty,
         };
         shared.depth.store(state.queue.len(), Ordering::Relaxed);
@@ -358,7 +403,7 @@ fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> 
                 }
                 return Some(batch);
             }
-            _ if !expired.is_empty() => return Some(Vec::new()),
+            _ if !dropped.is_empty() => return Some(Vec::new()),
             Taken::Empty if state.closed && state.queue.is_empty() => return None,
             Taken::Empty => {
                 state.idle += 1;
@@ -375,19 +420,15 @@ fn next_batch(shared: &Arc<Shared>, expired: &mut Vec<Job>) -> Option<Vec<Job>> 
     }
 }
 
-fn answer_expired(job: Job) {
-    answer(job, Err(ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired")));
-}
-
 /// Runs a batch and answers its jobs.
 ///
 /// If the call fails, every job of a larger batch is run alone: one request's failure never fails its neighbours.
-fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
+fn run(session: &dyn Session, batch: Vec<Job>, shared: &Shared) {
     let started = Instant::now();
     for job in &batch {
         job.picked.store(true, Ordering::Relaxed);
     }
-    match call(session, &batch, sink) {
+    match call(session, &batch, shared) {
         Ok((answers, timings)) => {
             for (job, tensors) in batch.into_iter().zip(answers) {
                 let timings = Timings { queue: started.saturating_duration_since(job.queued), ..timings };
@@ -397,7 +438,7 @@ fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
         Err(_) if batch.len() > 1 => {
             for job in batch {
                 if !job.cancelled() {
-                    run(session, vec![job], sink);
+                    run(session, vec![job], shared);
                 }
             }
         }
@@ -409,7 +450,7 @@ fn run(session: &dyn Session, batch: Vec<Job>, sink: &dyn ServableSink) {
 fn call(
     session: &dyn Session,
     batch: &[Job],
-    sink: &dyn ServableSink,
+    shared: &Shared,
 ) -> Result<(Vec<Vec<Tensor>>, Timings), ServeError> {
     let started = Instant::now();
     let mut outputs: SmallVec<[usize; 4]> =
@@ -438,7 +479,10 @@ fn call(
         split: ran.elapsed(),
         ..Timings::default()
     };
-    sink.batch(&BatchEvent {
+    if answers.is_ok() {
+        shared.costs.observe(size_of(batch), timings.assembly + timings.session + timings.split);
+    }
+    shared.sink.batch(&BatchEvent {
         requests: batch.len(),
         rows: rows.iter().sum(),
         assembly: timings.assembly,
@@ -448,6 +492,11 @@ fn call(
     });
     let own = |(job, tensors): (&Job, Vec<Tensor>)| wanted(tensors, &outputs, &job.outputs);
     Ok((batch.iter().zip(answers?).map(own).collect(), timings))
+}
+
+fn size_of(batch: &[Job]) -> Size {
+    let size = |job: &Job| Size { rows: job.rows as u64, bytes: job.bytes() as u64 };
+    batch.iter().map(size).fold(Size::default(), |all, size| all + size)
 }
 
 /// The tensors of `computed` that a job asked for. Both index lists ascend.
@@ -467,7 +516,7 @@ fn answer(job: Job, answer: Answer) {
 mod tests {
     use super::*;
     use crate::backend::fake::FakeSession;
-    use crate::batch::{LevelPolicy, TimeoutAction};
+    use crate::batch::{BatchingPolicy, LevelPolicy, TimeoutAction};
     use crate::event::InferEvent;
     use crate::tensor::{DataType, Shape};
     use std::sync::mpsc;
@@ -483,8 +532,8 @@ mod tests {
         }
     }
 
-    fn policy(size_max: usize) -> BatchingPolicy {
-        BatchingPolicy {
+    fn batching(size_max: usize) -> Batching {
+        let policy = BatchingPolicy {
             rows_max: 8,
             merging: true,
             delay_max: Duration::ZERO,
@@ -496,7 +545,9 @@ mod tests {
                 timeout_override: true,
             }],
             default_level: 1,
-        }
+            objective: None,
+        };
+        Batching { policy, costs: Arc::new(Costs::new(8)) }
     }
 
     fn job(values: &[f32], limits: Limits) -> (Job, oneshot::Receiver<Answer>) {
@@ -543,7 +594,7 @@ mod tests {
         let calls = Arc::new(Calls::default());
         let sink: Arc<dyn ServableSink> = Arc::clone(&calls) as _;
         let scheduler =
-            Scheduler::start("held", vec![Arc::new(session)], policy(size_max), Urgency::Answering, sink)
+            Scheduler::start("held", vec![Arc::new(session)], batching(size_max), Urgency::Answering, sink)
                 .unwrap();
         Held { scheduler, calls, entered, let_go }
     }
@@ -607,6 +658,10 @@ mod tests {
             "nothing is known of the session yet"
         );
         assert_eq!(values(answer), [1.0]);
+        // The instance answers before it lets go of its place.
+        while held.scheduler.shared.lock().running > 0 {
+            std::thread::yield_now();
+        }
         held.scheduler.shared.batch_ns.store(0, Ordering::Relaxed);
         let (first, first_answer) = job(&[2.0], Limits::default());
         let (second, second_answer) = job(&[3.0], Limits::default());

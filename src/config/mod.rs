@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::control::Mode;
 use crate::error::excerpt;
-use crate::model::config::Defaults;
+use crate::model::config::{Defaults, OBJECTIVE_RANGE, objective};
 
 /// Every setting, as it may be written: on the command line, in the environment, in the file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -87,6 +87,10 @@ pub struct Settings {
     /// Requests that may wait for one version, where its config does not say; more is answered 429 [default: 1024]
     #[arg(long, env = "WEIR_MAX_QUEUE_SIZE", value_name = "N")]
     pub max_queue_size: Option<usize>,
+
+    /// Milliseconds from a request's arrival to the end of its session call, for models whose config does not say; what is predicted to take longer is answered 429 at once [default: 0, none]
+    #[arg(long, env = "WEIR_LATENCY_OBJECTIVE_MS", value_name = "MS")]
+    pub latency_objective_ms: Option<f64>,
 
     /// Requests inside the server at once; each holds its inputs in memory; more is answered 429 [default: 8192]
     #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
@@ -207,6 +211,7 @@ impl Settings {
             instances,
             max_batch_size,
             max_queue_size,
+            latency_objective_ms,
             max_requests_in_flight,
             max_message_bytes,
             max_streams,
@@ -239,6 +244,7 @@ impl Settings {
             instances: Some(defaults.instances),
             max_batch_size: Some(defaults.max_batch_size),
             max_queue_size: Some(defaults.max_queue_size),
+            latency_objective_ms: Some(0.0),
             max_requests_in_flight: Some(8192),
             max_message_bytes: Some(256 << 20),
             max_streams: Some(1024),
@@ -282,6 +288,9 @@ impl Settings {
                 instances: number("instances", set.instances, 256)?,
                 max_batch_size: number("max_batch_size", set.max_batch_size, 1 << 20)?,
                 max_queue_size: number("max_queue_size", set.max_queue_size, 1 << 24)?,
+                latency_objective: latency_objective(
+                    set.latency_objective_ms.expect("defaults are filled in"),
+                )?,
             },
             requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
             // Above it, lengths on the wire no longer fit: gRPC and the string format count in 32 bits.
@@ -367,6 +376,14 @@ fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, Co
     Err(ConfigError::Value { key, value: value.to_string(), reason: format!("must be between 1 and {max}") })
 }
 
+fn latency_objective(milliseconds: f64) -> Result<Option<Duration>, ConfigError> {
+    objective(milliseconds).ok_or_else(|| ConfigError::Value {
+        key: "latency_objective_ms",
+        value: milliseconds.to_string(),
+        reason: format!("must be {OBJECTIVE_RANGE}"),
+    })
+}
+
 /// Checked here, so that a wrong one is told as any other setting is.
 fn log_filter(value: String) -> Result<String, ConfigError> {
     match tracing_subscriber::EnvFilter::try_new(&value) {
@@ -408,6 +425,10 @@ mod tests {
             (
                 Settings { instances: Some(0), ..Settings::default() },
                 "instances = '0' must be between 1 and 256",
+            ),
+            (
+                Settings { latency_objective_ms: Some(-5.0), ..Settings::default() },
+                "latency_objective_ms = '-5' must be milliseconds from 0.1",
             ),
             (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
         ] {

@@ -15,7 +15,7 @@ use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
 use crate::backend::{Device, Loader, Session};
-use crate::batch::{Scheduler, Urgency};
+use crate::batch::{Batching, Costs, Scheduler, Size, Urgency};
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
 
@@ -32,6 +32,7 @@ pub struct Loaded {
     completed: Completed,
     profile: ServableProfile,
     instances: Vec<Arc<dyn Session>>,
+    costs: Arc<Costs>,
     graph_input_count: usize,
     digest: String,
 }
@@ -61,7 +62,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     })?;
     let session = instances.first().ok_or("the config asks for no instance")?;
     let completed = completed(&id, config, &**session)?;
-    warm_up(&id, config, &completed, &instances)?;
+    let costs = warm_up(&id, config, &completed, &instances)?;
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
     };
@@ -71,7 +72,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         class_labels: in_signature(&session.graph().class_labels),
     };
     let graph_input_count = session.graph().inputs.len();
-    Ok(Loaded { id, completed, profile, instances, graph_input_count, digest })
+    Ok(Loaded { id, completed, profile, instances, costs: Arc::new(costs), graph_input_count, digest })
 }
 
 impl Loaded {
@@ -82,11 +83,11 @@ impl Loaded {
 
     /// Starts the threads: from here on the version can answer. Errors: the system gives no thread.
     pub fn start(self, listener: &dyn EventSink) -> Result<Servable, String> {
-        let Self { id, completed, profile, instances, graph_input_count, digest } = self;
+        let Self { id, completed, profile, instances, costs, graph_input_count, digest } = self;
         let first = instances.first().map(Arc::clone).ok_or("the config asks for no instance")?;
         let sink = listener.servable(&id, &profile);
         let name = thread_name(&id);
-        let batching = completed.batching.clone();
+        let batching = Batching { policy: completed.batching.clone(), costs };
         let scheduler = Scheduler::start(&name, instances, batching, Urgency::Answering, Arc::clone(&sink))
             .inspect_err(|_| listener.retired(&id))
             .map_err(|e| format!("its threads cannot be started: {e}"))?;
@@ -141,12 +142,14 @@ fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Re
     Ok(completed)
 }
 
+/// Warms every session, and learns from them what calls cost.
 fn warm_up(
     id: &ServableId,
     config: &ModelConfig,
     completed: &Completed,
     instances: &[Arc<dyn Session>],
-) -> Result<(), String> {
+) -> Result<Costs, String> {
+    let costs = Costs::new(completed.batching.rows_max);
     let mut warmed: Vec<*const ()> = Vec::new();
     for session in instances {
         let address = Arc::as_ptr(session).cast::<()>();
@@ -154,14 +157,26 @@ fn warm_up(
             continue;
         }
         warmed.push(address);
-        warmup::run_samples(&**session, completed, &config.warmup)?;
-        if config.warmup.is_empty()
-            && let Err(reason) = warmup::run_default(&**session, completed)
-        {
-            tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
+        let mut measured = warmup::run_samples(&**session, completed, &config.warmup)?;
+        if config.warmup.is_empty() {
+            let made_up = warmup::run_default(&**session, completed);
+            if let Some(reason) = made_up.failure {
+                tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
+            }
+            measured = made_up.measured;
+        }
+        costs.seed(&measured);
+    }
+    if let Some(objective) = completed.batching.objective {
+        let one = costs.predict(Size { rows: 1, bytes: costs.unit().bytes() });
+        if one > objective {
+            tracing::warn!(
+                model = %id,
+                "the latency objective of {objective:?} is shorter than one session call, which took {one:?}"
+            );
         }
     }
-    Ok(())
+    Ok(costs)
 }
 
 /// Threads' names are cut at 15 characters by the kernel.

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::config::Completed;
 use crate::backend::Session;
 use crate::batch::{
-    Answer, BatchingPolicy, Job, LevelPolicy, Queued, Scheduler, ShapeKey, SubmitError, TimeoutAction,
-    Urgency,
+    Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Queued, Scheduler, ShapeKey, SubmitError,
+    TimeoutAction, Urgency,
 };
 use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
@@ -190,9 +190,16 @@ impl Servable {
             timeout_action: TimeoutAction::Reject,
             timeout_override: true,
         };
-        let policy = BatchingPolicy { levels: vec![level], default_level: 1, ..self.batching.clone() };
+        // Nobody waits for copies, and their times on an idle processor say nothing about answers.
+        let policy = BatchingPolicy {
+            levels: vec![level],
+            default_level: 1,
+            objective: None,
+            ..self.batching.clone()
+        };
+        let batching = Batching { costs: Arc::new(Costs::new(policy.rows_max)), policy };
         let sessions = vec![Arc::clone(&self.session)];
-        Scheduler::start("shadow", sessions, policy, Urgency::Idle, Arc::clone(&self.sink)).ok()
+        Scheduler::start("shadow", sessions, batching, Urgency::Idle, Arc::clone(&self.sink)).ok()
     }
 
     fn submit_to(

@@ -1,6 +1,10 @@
-//! First runs before a version is ready: kernels are chosen and arenas grow now, not at the first request.
+//! First runs before a version is ready: kernels are chosen and arenas grow now, not at the first request, and what
+//! calls cost is measured.
 
-use crate::backend::{BatchInput, Session};
+use std::time::{Duration, Instant};
+
+use crate::backend::{BatchInput, GraphTensor, RunError, Session};
+use crate::batch::Size;
 use crate::model::config::{Completed, WarmupData, WarmupSample};
 use crate::tensor::{ANY, Shape, Tensor};
 
@@ -12,23 +16,46 @@ const ELEMENTS_MAX: usize = 16_000_000;
 /// Size of open dimensions in default runs.
 const OPEN_SIZE: i64 = 4;
 
-/// Runs the samples that the config asks for. Errors: a sample does not fit, or the run failed; a model that
-/// fails its configured warm-up is not ready.
+/// How long measuring may take: a thousand models should load in minutes. Larger sizes are left to be extrapolated.
+const MEASURING_MAX: Duration = Duration::from_millis(150);
+
+/// Runs of one size, of which the middle one counts.
+const RUNS: usize = 5;
+
+/// A session call's size and the time that it took.
+pub type Measured = (Size, Duration);
+
+/// Runs the samples that the config asks for, and tells how long the quickest run of each took. Errors: a sample
+/// does not fit, or the run failed; a model that fails its configured warm-up is not ready.
 pub fn run_samples(
     session: &dyn Session,
     completed: &Completed,
     samples: &[WarmupSample],
-) -> Result<(), String> {
+) -> Result<Vec<Measured>, String> {
+    let mut measured = Vec::new();
     for warmup in samples {
         let inputs =
             inputs_of(completed, warmup).map_err(|e| format!("model_warmup '{}': {e}", warmup.name))?;
+        let mut quickest = Duration::MAX;
         for _ in 0..warmup.count {
-            session
-                .run(&inputs, &completed.graph_outputs)
+            let took = timed(session, completed, &inputs)
                 .map_err(|e| format!("model_warmup '{}' failed: {e}", warmup.name))?;
+            quickest = quickest.min(took);
         }
+        measured.push((size_of(&inputs, warmup.rows), quickest));
     }
-    Ok(())
+    Ok(measured)
+}
+
+fn timed(session: &dyn Session, completed: &Completed, inputs: &[BatchInput]) -> Result<Duration, RunError> {
+    let started = Instant::now();
+    session.run(inputs, &completed.graph_outputs)?;
+    Ok(started.elapsed())
+}
+
+fn size_of(inputs: &[BatchInput], rows: usize) -> Size {
+    let bytes = inputs.iter().flat_map(|input| &input.parts).map(|part| part.len() as u64).sum();
+    Size { rows: rows as u64, bytes }
 }
 
 fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<BatchInput>, String> {
@@ -67,40 +94,81 @@ fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<BatchIn
     Ok(inputs)
 }
 
-/// One run at size 1 and one at the maximum, on made-up data.
+/// What made-up data told of a model.
+pub struct MadeUp {
+    /// By size, the middle one of a few runs. Empty for a model with open dimensions besides the batch axis: the
+    /// sizes made up for them say nothing of real ones.
+    pub measured: Vec<Measured>,
+    /// Made-up data may not suit a model, so a failure is no verdict on it.
+    pub failure: Option<String>,
+}
+
+/// Runs made-up data at the sizes 1, 2, 4, … and at the maximum, and measures the smaller ones.
 ///
-/// Made-up data may not suit a model, so a failure is no verdict on it: the message goes to the log.
-pub fn run_default(session: &dyn Session, completed: &Completed) -> Result<(), String> {
-    let graph = session.graph();
-    let mut sizes = vec![1, completed.signature.max_batch_size.max(1)];
-    sizes.dedup();
-    for rows in sizes {
-        let mut inputs = Vec::new();
-        for &index in &completed.graph_inputs {
-            let input = &graph.inputs[index];
-            if input.has_default {
-                continue;
-            }
-            let row = match &input.dims {
-                Some(_) => row_shape(input, OPEN_SIZE).ok_or("an input is too large to make up")?,
-                None => Shape::from_dims([1]).expect("one is a size"),
-            };
-            let batched =
-                completed.signature.batched() && input.dims.as_ref().is_some_and(|d| d.first() == Some(&ANY));
-            let rows = if batched { rows } else { 1 };
-            if row.elements().and_then(|n| n.checked_mul(rows)).is_none_or(|n| n > ELEMENTS_MAX) {
-                return Ok(());
-            }
-            let shape = if batched { row.with_first(rows as i64) } else { row.clone() };
-            inputs.push(repeated(
-                index,
-                input.datatype,
-                &shape,
-                sample(input.datatype, &row, Fill::Random),
-                rows,
-            ));
+/// Cost: about [`MEASURING_MAX`], or the first and the largest size once where they take longer.
+pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
+    let mut measured = Vec::new();
+    let failure = measure(session, completed, &mut measured).err();
+    let open = |input: &GraphTensor| input.dims.as_ref().is_none_or(|d| d.iter().skip(1).any(|&d| d == ANY));
+    if completed.graph_inputs.iter().any(|&index| open(&session.graph().inputs[index])) {
+        measured.clear();
+    }
+    MadeUp { measured, failure }
+}
+
+fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Measured>) -> Result<(), String> {
+    let started = Instant::now();
+    let rows_max = completed.signature.max_batch_size.max(1);
+    let mut rows = 1;
+    while rows < rows_max || rows == 1 {
+        let Some(inputs) = made_up(session, completed, rows)? else { return Ok(()) };
+        // The first run of a size chooses kernels and takes memory.
+        let first = timed(session, completed, &inputs).map_err(|e| e.to_string())?;
+        let mut times = Vec::new();
+        while times.len() < RUNS && (times.is_empty() || started.elapsed() + first < MEASURING_MAX) {
+            times.push(timed(session, completed, &inputs).map_err(|e| e.to_string())?);
         }
-        session.run(&inputs, &completed.graph_outputs).map_err(|e| e.to_string())?;
+        times.sort_unstable();
+        measured.push((size_of(&inputs, rows), times[times.len() / 2]));
+        if started.elapsed() + 4 * first > MEASURING_MAX {
+            break;
+        }
+        rows *= 2;
+    }
+    // The largest at the end: it makes the arena as large as it will be needed.
+    if rows_max > 1
+        && let Some(inputs) = made_up(session, completed, rows_max)?
+    {
+        timed(session, completed, &inputs).map_err(|e| e.to_string())?;
     }
     Ok(())
+}
+
+/// Inputs of so many rows. `None`: they would be too large.
+fn made_up(
+    session: &dyn Session,
+    completed: &Completed,
+    rows: usize,
+) -> Result<Option<Vec<BatchInput>>, String> {
+    let mut inputs = Vec::new();
+    for &index in &completed.graph_inputs {
+        let input = &session.graph().inputs[index];
+        if input.has_default {
+            continue;
+        }
+        let row = match &input.dims {
+            Some(_) => row_shape(input, OPEN_SIZE).ok_or("an input is too large to make up")?,
+            None => Shape::from_dims([1]).expect("one is a size"),
+        };
+        let batched =
+            completed.signature.batched() && input.dims.as_ref().is_some_and(|d| d.first() == Some(&ANY));
+        let rows = if batched { rows } else { 1 };
+        if row.elements().and_then(|n| n.checked_mul(rows)).is_none_or(|n| n > ELEMENTS_MAX) {
+            return Ok(None);
+        }
+        let shape = if batched { row.with_first(rows as i64) } else { row.clone() };
+        let data = sample(input.datatype, &row, Fill::Random);
+        inputs.push(repeated(index, input.datatype, &shape, data, rows));
+    }
+    Ok(Some(inputs))
 }

@@ -158,6 +158,13 @@ fn refused(servable: &Servable, refusal: SubmitError) -> ServeError {
             ErrorKind::Overloaded,
             format!("Exceeds maximum queue size ({size_max}) of model '{model}'; try again later"),
         ),
+        SubmitError::Late { objective } => ServeError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "the answer would come later than the latency objective of model '{model}' ({objective:?}) or the \
+                 request's own limit allows; try again later"
+            ),
+        ),
         SubmitError::Closed => ServeError::new(
             ErrorKind::Unavailable,
             format!("Request for unknown model: '{model}' is not at ready state"),

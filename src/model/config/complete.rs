@@ -63,6 +63,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             preferred_rows: dynamic.preferred_rows.iter().copied().filter(|&rows| rows <= rows_max).collect(),
             levels: dynamic.levels.clone(),
             default_level: dynamic.default_level,
+            objective: config.latency_objective,
         },
         None => BatchingPolicy {
             rows_max,
@@ -72,6 +73,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             preferred_rows: Vec::new(),
             levels: vec![plain_level(&config.defaults)],
             default_level: 1,
+            objective: config.latency_objective,
         },
     }
 }

@@ -9,7 +9,7 @@ mod resolve;
 
 pub use complete::{Completed, complete, may_batch};
 pub use pbtxt::to_json;
-pub use resolve::resolve;
+pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +30,14 @@ pub struct Defaults {
     pub max_queue_size: usize,
     /// Concurrent session calls of a version on the CPU where the config has no `instance_group`.
     pub instances: usize,
+    /// Time from a request's arrival to the end of its session call, where the config does not say. `None`: none.
+    pub latency_objective: Option<Duration>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { max_batch_size: 32, max_queue_size: 1024, instances: cores.min(8) }
+        Self { max_batch_size: 32, max_queue_size: 1024, instances: cores.min(8), latency_objective: None }
     }
 }
 
@@ -114,6 +116,8 @@ pub struct ModelConfig {
     /// `None`: requests are not merged, unless `max_batch_size` is `None` too and the proof succeeds.
     pub dynamic_batching: Option<DynamicBatching>,
     pub instances: Vec<InstanceGroup>,
+    /// Time from a request's arrival to the end of its session call; what is predicted to take longer is refused.
+    pub latency_objective: Option<Duration>,
     pub version_policy: VersionPolicy,
     pub session: SessionOptions,
     pub warmup: Vec<WarmupSample>,

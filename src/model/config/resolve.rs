@@ -95,6 +95,7 @@ pub fn resolve(
         outputs: source.output.iter().map(|o| output(o, folder)).collect::<Result<_, _>>()?,
         dynamic_batching: dynamic_batching(&source, max_batch_size, defaults)?,
         instances,
+        latency_objective: latency_objective(&source, defaults)?,
         version_policy: version_policy(&source)?,
         session,
         warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
@@ -382,6 +383,31 @@ fn instance_groups(
     Ok(groups)
 }
 
+/// The parameter that sets a model's latency objective.
+const LATENCY_OBJECTIVE: &str = "latency_objective_ms";
+
+fn latency_objective(source: &pb::ModelConfig, defaults: &Defaults) -> Result<Option<Duration>, String> {
+    let Some(parameter) = source.parameters.get(LATENCY_OBJECTIVE) else {
+        return Ok(defaults.latency_objective);
+    };
+    let value = parameter.string_value.as_str();
+    value.parse().ok().and_then(objective).ok_or_else(|| {
+        format!("config.pbtxt: parameters.{LATENCY_OBJECTIVE} '{value}' must be {OBJECTIVE_RANGE}")
+    })
+}
+
+/// What [`objective`] takes, in words.
+pub const OBJECTIVE_RANGE: &str = "milliseconds from 0.1 to 3600000, or 0 for none";
+
+/// A latency objective given in milliseconds: `Some(None)` is none.
+pub fn objective(milliseconds: f64) -> Option<Option<Duration>> {
+    match milliseconds {
+        0.0 => Some(None),
+        0.1..=3_600_000.0 => Some(Some(Duration::from_secs_f64(milliseconds / 1e3))),
+        _ => None,
+    }
+}
+
 fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
     use pb::model_version_policy::PolicyChoice;
     match source.version_policy.as_ref().and_then(|p| p.policy_choice.as_ref()) {
@@ -451,7 +477,7 @@ fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<
                 options.run_entries.push((key.clone(), value.to_owned()))
             }
             _ if key.starts_with("session.") => options.entries.push((key.clone(), value.to_owned())),
-            _ if CUDA_PARAMETERS.contains(&key.as_str()) => {}
+            _ if CUDA_PARAMETERS.contains(&key.as_str()) || key == LATENCY_OBJECTIVE => {}
             // People keep notes of their own there.
             _ => hints.push(format!("parameters.{key}")),
         }
@@ -593,6 +619,10 @@ mod tests {
             ),
             ("input { name: \"x\" data_type: TYPE_FP32 dims: 1 is_shape_tensor: true }", "is_shape_tensor"),
             ("parameters { key: \"execution_mode\" value { string_value: \"2\" } }", "execution_mode"),
+            (
+                "parameters { key: \"latency_objective_ms\" value { string_value: \"-1\" } }",
+                "latency_objective_ms '-1' must be milliseconds",
+            ),
             ("platform: \"tensorflow_savedmodel\"", "platform"),
             ("backend: \"python\"", "backend"),
             ("name: \"other\"", "name"),
@@ -632,6 +662,7 @@ mod tests {
             instance_group [ { count: 3 kind: KIND_CPU } ]
             optimization { graph { level: 1 } }
             parameters { key: "intra_op_thread_count" value { string_value: "2" } }
+            parameters { key: "latency_objective_ms" value { string_value: "2.5" } }
             parameters { key: "session.x" value { string_value: "y" } }"#,
         )
         .unwrap();
@@ -645,6 +676,8 @@ mod tests {
         assert_eq!(config.instances, [InstanceGroup { device: Device::Cpu, count: 3 }]);
         assert_eq!(config.session.graph_optimization, GraphOptimization::Extended);
         assert_eq!(config.session.intra_op_threads, 2);
+        assert_eq!(config.latency_objective, Some(Duration::from_micros(2500)));
+        assert_eq!(config.hints, [] as [&str; 0]);
         assert_eq!(config.session.entries, [("session.x".to_owned(), "y".to_owned())]);
     }
 }

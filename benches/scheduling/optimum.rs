@@ -1,0 +1,36 @@
+//! What could be done at best by one instance that knows all arrivals beforehand.
+
+use super::simulation::Line;
+
+/// Whether requests can be served so that no more than `given_up` of them are late.
+///
+/// All have the same time, so their deadlines come in the order of their arrivals, and some best plan serves them
+/// in that order: batches are runs of neighbours, and what is given up stands before a run. So it is enough to know,
+/// for each request `i` and number `d`, the earliest moment by which all up to `i` can be done with but `d` of them:
+/// the least of giving `i` up, and of each run that ends with it. Exact. Cost: requests × `given_up` × the longest
+/// run that is ever on time.
+pub fn can_serve(arrivals: &[f64], call: Line, objective: f64, given_up: usize) -> bool {
+    let width = given_up + 1;
+    let mut done = vec![f64::INFINITY; (arrivals.len() + 1) * width];
+    done[..width].fill(0.0);
+    for (i, &arrived) in arrivals.iter().enumerate() {
+        let (before, rest) = done.split_at_mut((i + 1) * width);
+        let here = &mut rest[..width];
+        here[1..].copy_from_slice(&before[i * width..(i + 1) * width - 1]);
+        for rows in 1..=i + 1 {
+            let first = i + 1 - rows;
+            let (time, due) = (call.of(rows), arrivals[first] + objective);
+            // Longer runs start no earlier and are due no later.
+            if arrived + time > due {
+                break;
+            }
+            for (earliest, free) in here.iter_mut().zip(&before[first * width..]) {
+                let end = free.max(arrived) + time;
+                if end <= due && end < *earliest {
+                    *earliest = end;
+                }
+            }
+        }
+    }
+    done[arrivals.len() * width..].iter().any(|moment| moment.is_finite())
+}
