@@ -83,9 +83,7 @@ impl Pipeline {
         };
         if submitted.on_the_spot {
             // Requests that came at the same moment join the batch first.
-            if self.admission.in_flight() > 1 {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
             servable.run_on_the_spot(&submitted);
         }
         let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
