@@ -36,5 +36,6 @@ pub mod api;
 
 // Floor 6, assembly.
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;

@@ -5,7 +5,7 @@
 
 mod chunks;
 pub mod control;
-mod convert;
+pub mod convert;
 pub mod grpc;
 pub mod http;
 mod landing;

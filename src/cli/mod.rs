@@ -2,9 +2,10 @@
 //!
 //! Always: an error is one line on standard error, `weir: …`, and exit code 1; a wrong argument is exit code 2; a
 //! reader that stops reading early is no error.
-//! Not here: what is live. Commands other than `serve`, `check-config` and `audit verify` ask a server for it.
+//! Not here: what is live. Commands other than `serve`, `check-config`, `audit verify` and `bench` ask a server for it.
 
 mod audit;
+mod bench;
 mod check;
 mod client;
 mod experiments;
@@ -69,6 +70,7 @@ enum Command {
     Feedback(feedback::FeedbackArguments),
     /// Read the record of changes, or verify that nobody altered it
     Audit(audit::AuditArguments),
+    Bench(Box<bench::BenchArguments>),
 }
 
 /// Runs the program. Errors go to standard error as one line.
@@ -105,6 +107,7 @@ fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Verdict> {
         Command::Experiments(experiments) => done(experiments.run(out)),
         Command::Feedback(feedback) => done(feedback.run(out)),
         Command::Audit(audit) => done(audit.run(out)),
+        Command::Bench(bench) => bench.run(out),
     }
 }
 
@@ -159,6 +162,8 @@ mod tests {
             "weir feedback digits abc -1.5",
             "weir feedback digits abc 1 --label",
             "weir audit list --limit 10 --model digits",
+            "weir bench digits --version 2 --server http://host:1 --protocol grpc,json,binary --rate 10 --arrivals bursty",
+            "weir bench digits --url host:1 --objective 5 --find-rate --json -",
             "weir audit verify --state x --expect 1:00",
         ] {
             let words = line.split_whitespace();

@@ -5,7 +5,7 @@
 
 pub mod config;
 mod load;
-mod prove;
+pub mod prove;
 pub mod repository;
 mod servable;
 mod warmup;

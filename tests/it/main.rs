@@ -3,6 +3,7 @@
 // A panic is how a test says no.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod cli;
 mod clients;
 mod commands;

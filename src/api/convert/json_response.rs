@@ -104,7 +104,8 @@ fn write_output(out: &mut Vec<u8>, output: &OutputTensor, is_binary: bool) -> Re
     Ok(())
 }
 
-fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ()> {
+/// A tensor's elements, without the brackets around them. Errors: a string is not UTF-8.
+pub(super) fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ()> {
     let data = tensor.data();
     macro_rules! numbers {
         ($type:ty, $write:expr) => {
@@ -146,7 +147,11 @@ fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ()> {
     Ok(())
 }
 
-fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
+pub(super) fn list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T),
+) {
     for (position, item) in items.into_iter().enumerate() {
         if position > 0 {
             out.put_u8(b',');
@@ -179,7 +184,7 @@ fn nonfinite(value: f64) -> Option<&'static [u8]> {
 }
 
 /// A JSON string, quoted and escaped.
-fn text(out: &mut Vec<u8>, value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, value: &str) {
     serde_json::to_writer(&mut *out, value).expect("writing to memory cannot fail");
 }
 

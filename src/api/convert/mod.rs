@@ -7,10 +7,12 @@ pub mod grpc;
 mod grpc_response;
 pub mod json;
 mod json_data;
+mod json_request;
 mod json_response;
 
 pub use grpc_response::{PREFIX_BYTES, encode};
-pub use json_response::write_response;
+pub use json_request::write_request;
+pub use json_response::{Written, write_response};
 
 use std::borrow::Cow;
 use std::time::Duration;

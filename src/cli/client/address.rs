@@ -14,6 +14,12 @@ impl Address {
     pub(super) fn uri(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
+
+    /// Host, in brackets where it is an IPv6 address, and port; HTTP's own where none is named.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let uri: Uri = self.0.parse().expect("it was checked when it was made");
+        (uri.host().unwrap_or_default().to_owned(), uri.port_u16().unwrap_or(80))
+    }
 }
 
 impl FromStr for Address {
@@ -79,6 +85,9 @@ mod tests {
             "http://a b",
         ] {
             assert!(wrong.parse::<Address>().is_err_and(|error| error.contains("such as")), "{wrong:?}");
+        }
+        for (text, host, port) in [("http://h", "h", 80), ("http://[::1]:7/x", "[::1]", 7)] {
+            assert_eq!(text.parse::<Address>().unwrap().host_and_port(), (host.to_owned(), port));
         }
         assert_eq!("https://h".parse::<Address>(), Err("only http:// is spoken here".to_owned()));
     }
