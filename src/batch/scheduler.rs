@@ -704,6 +704,23 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_in_time_any_more_is_told_so_and_never_reaches_a_session() {
+        let calls = Arc::new(Calls::default());
+        let Batching { policy, costs } = batching(10);
+        let policy = BatchingPolicy { objective: Some(Duration::from_millis(1)), ..policy };
+        let session = Arc::new(FakeSession::identity(|_| Ok(())));
+        let sink: Arc<dyn ServableSink> = Arc::clone(&calls) as _;
+        let batching = Batching { policy, costs };
+        let scheduler = Scheduler::start("late", vec![session], batching, Urgency::Answering, sink).unwrap();
+        let (job, answer) = job(&[1.0], Limits::default());
+        let earlier = job.queued.checked_sub(Duration::from_millis(2)).unwrap();
+        scheduler.submit(Job { queued: earlier, ..job }, false).unwrap();
+        let refused = answer.blocking_recv().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        assert!(calls.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
     fn a_panic_fails_its_batch_and_the_next_one_is_served() {
         let held = held(10);
         held.let_go.send(()).unwrap();

@@ -99,6 +99,35 @@ fn the_servers_own_queue_size_holds_where_the_config_has_none() {
 }
 
 #[test]
+fn what_would_be_later_than_the_models_objective_is_refused_at_once() {
+    let keys =
+        "max_batch_size: 1 parameters { key: \"latency_objective_ms\" value { string_value: \"100\" } }";
+    let (_repository, weir) = slow(LONG, keys, &[]);
+    // No call is that quick. An idle server lets one in all the same, for its measures may be wrong.
+    let running = occupied(&weir);
+    come_back_later(weir.infer("slow", &rows_of_four(1)), "latency objective of model 'slow' (100ms)");
+    assert_eq!(ended(&weir.page(), "ok"), 0.0);
+    receive(running).expect(200);
+    weir.until("all are counted", |page| ended(page, "ok") == 1.0 && ended(page, "overloaded") == 1.0);
+}
+
+#[test]
+fn the_servers_own_objective_holds_where_the_config_has_none() {
+    let repository = Repository::new();
+    repository.slow(LONG, "max_batch_size: 1");
+    let weir = Weir::start(&repository, &["--latency-objective-ms", "100"]);
+    let _running = occupied(&weir);
+    come_back_later(weir.infer("slow", &rows_of_four(1)), "latency objective");
+    drop(weir);
+    let none = "max_batch_size: 1 parameters { key: \"latency_objective_ms\" value { string_value: \"0\" } }";
+    repository.slow(MEDIUM, none);
+    let weir = Weir::start(&repository, &["--latency-objective-ms", "100"]);
+    let running = occupied(&weir);
+    weir.infer("slow", &rows_of_four(1)).expect(200);
+    receive(running).expect(200);
+}
+
+#[test]
 fn more_requests_than_may_be_in_flight_are_refused_at_once() {
     let (_repository, weir) = slow(LONG, "max_batch_size: 1", &["--max-requests-in-flight", "1"]);
     let running = occupied(&weir);

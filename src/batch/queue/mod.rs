@@ -5,6 +5,7 @@
 //! is given up for others.
 //! Not here: clocks, threads, model execution. `now` is an argument.
 
+mod company;
 mod forecast;
 mod policy;
 #[cfg(test)]
@@ -281,56 +282,6 @@ impl<T: Waiting> Queue<T> {
         true
     }
 
-    /// The moment until which the batch at this head should wait for company, if it should.
-    ///
-    /// An entry whose time is up before that does not wait: company is no use to it.
-    fn wait_for_company(&self, rank: usize, lane: usize, now: Instant) -> Option<Instant> {
-        if self.policy.delay_max.is_zero() || !self.policy.merging {
-            return None;
-        }
-        let head = self.ranks[rank].lanes[lane].head();
-        let until = head.arrived + self.policy.delay_max;
-        let starts_by = head.due.map(|due| {
-            let time = self.costs.cautious().time(size_of(&head.item));
-            due.at.checked_sub(time).unwrap_or(due.at)
-        });
-        let limits = [head.times_out, head.item.deadline(), starts_by];
-        let in_time = limits.into_iter().flatten().all(|moment| until < moment);
-        (now < until && in_time && self.company(rank, lane).grows).then_some(until)
-    }
-
-    /// What could leave with this head: its shape, at its rank and below, up to the maximum.
-    fn company(&self, rank: usize, lane: usize) -> Company {
-        let key = self.ranks[rank].lanes[lane].head().item.key();
-        let mut rows = 0;
-        let mut preferred = None;
-        for rank in &self.ranks[rank..] {
-            for placed in rank.lane_of(key).map(|lane| rank.lanes[lane].entries()).into_iter().flatten() {
-                let item = &placed.entry.item;
-                if item.cancelled() {
-                    continue;
-                }
-                if rows + item.rows() > self.policy.rows_max {
-                    return Company { preferred, grows: false };
-                }
-                rows += item.rows();
-                if self.policy.preferred_rows.contains(&rows) {
-                    preferred = Some(rows);
-                }
-            }
-        }
-        Company { preferred, grows: rows < self.policy.rows_max && preferred.is_none() }
-    }
-
-    /// Rows of the batch at this head at the most: the preferred size that is reached, if there is one.
-    fn rows_max(&self, rank: usize, lane: usize) -> usize {
-        let preferred = match self.policy.preferred_rows.is_empty() {
-            true => None,
-            false => self.company(rank, lane).preferred,
-        };
-        preferred.unwrap_or(self.policy.rows_max)
-    }
-
     /// The head of a lane, which may run now, and what leaves with it.
     fn collect(&mut self, rank: usize, lane: usize, now: Instant, dropped: &mut Vec<Dropped<T>>) -> Vec<T> {
         let (rows_max, work_max) = (self.rows_max(rank, lane) as u64, self.worth_max());
@@ -427,12 +378,4 @@ impl<T: Waiting> Queue<T> {
 
 fn size_of(item: &impl Waiting) -> Size {
     Size { rows: item.rows() as u64, bytes: item.bytes() as u64 }
-}
-
-/// What could leave with a head.
-struct Company {
-    /// The largest preferred size that whole requests add up to.
-    preferred: Option<usize>,
-    /// Whether waiting could make a better batch.
-    grows: bool,
 }
