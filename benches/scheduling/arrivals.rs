@@ -15,7 +15,7 @@ impl Pattern {
     /// `count` moments, ascending, of `rate` requests a millisecond on average.
     pub fn arrivals(self, rate: f64, count: usize, seed: u64) -> Vec<f64> {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut pause = |rate: f64| -(1.0 - random.f64()).ln() / rate;
+        let mut pause = |rate: f64| -libm::log(1.0 - random.f64()) / rate;
         let (mut now, mut high) = (0.0, true);
         let mut turns = pause(1.0 / DWELL);
         let mut times = Vec::with_capacity(count);

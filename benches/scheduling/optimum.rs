@@ -1,6 +1,6 @@
 //! What could be done at best by one instance that knows all arrivals beforehand.
 
-use super::simulation::Line;
+use super::simulation::Calls;
 
 /// Whether requests can be served so that no more than `given_up` of them are late.
 ///
@@ -9,7 +9,7 @@ use super::simulation::Line;
 /// for each request `i` and number `d`, the earliest moment by which all up to `i` can be done with but `d` of them:
 /// the least of giving `i` up, and of each run that ends with it. Exact. Cost: requests × `given_up` × the longest
 /// run that is ever on time.
-pub fn can_serve(arrivals: &[f64], call: Line, objective: f64, given_up: usize) -> bool {
+pub fn can_serve(arrivals: &[f64], calls: &Calls, objective: f64, given_up: usize) -> bool {
     let width = given_up + 1;
     let mut done = vec![f64::INFINITY; (arrivals.len() + 1) * width];
     done[..width].fill(0.0);
@@ -17,9 +17,9 @@ pub fn can_serve(arrivals: &[f64], call: Line, objective: f64, given_up: usize) 
         let (before, rest) = done.split_at_mut((i + 1) * width);
         let here = &mut rest[..width];
         here[1..].copy_from_slice(&before[i * width..(i + 1) * width - 1]);
-        for rows in 1..=i + 1 {
+        for rows in 1..=calls.rows_max().min(i + 1) {
             let first = i + 1 - rows;
-            let (time, due) = (call.of(rows), arrivals[first] + objective);
+            let (time, due) = (calls.time(rows), arrivals[first] + objective);
             // Longer runs start no earlier and are due no later.
             if arrived + time > due {
                 break;

@@ -12,24 +12,35 @@ use weir::batch::{
 /// What is simulated. Times are in milliseconds.
 #[derive(Debug, Clone)]
 pub struct Setting {
-    /// The time of a session call of so many rows.
-    pub call: Line,
+    pub calls: Calls,
     /// How long after its arrival a request is still on time.
     pub objective: f64,
     pub instances: usize,
-    pub rows_max: usize,
+    /// Calls take up to this part less or more than `calls` says, one as likely as another.
+    pub noise: f64,
 }
 
-/// t0 + α·b.
-#[derive(Debug, Clone, Copy)]
-pub struct Line {
-    pub t0: f64,
-    pub alpha: f64,
-}
+/// The times of session calls of 1, 2, 3, … rows.
+#[derive(Debug, Clone)]
+pub struct Calls(pub Vec<f64>);
 
-impl Line {
-    pub fn of(self, rows: usize) -> f64 {
-        self.t0 + self.alpha * rows as f64
+impl Calls {
+    /// t0 + α·b for calls of up to `rows_max` rows.
+    pub fn line(t0: f64, alpha: f64, rows_max: usize) -> Self {
+        Self((1..=rows_max).map(|rows| t0 + alpha * rows as f64).collect())
+    }
+
+    pub fn rows_max(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn time(&self, rows: usize) -> f64 {
+        self.0[rows - 1]
+    }
+
+    /// Requests a millisecond that one instance can answer if it is never idle.
+    pub fn capacity(&self) -> f64 {
+        (1..=self.rows_max()).map(|rows| rows as f64 / self.time(rows)).fold(0.0, f64::max)
     }
 }
 
@@ -42,10 +53,9 @@ pub struct Outcome {
     pub refused: usize,
     /// Admitted, and given up before they ran.
     pub dropped: usize,
-    /// Of all that ran.
-    pub latency_sum: f64,
+    latency_sum: f64,
     /// From the first arrival to the last.
-    pub time: f64,
+    time: f64,
 }
 
 impl Outcome {
@@ -56,6 +66,11 @@ impl Outcome {
     /// Of all that arrived.
     pub fn on_time_share(&self) -> f64 {
         self.on_time as f64 / self.arrived() as f64
+    }
+
+    /// Of all that ran, in milliseconds.
+    pub fn latency(&self) -> f64 {
+        self.latency_sum / (self.on_time + self.late) as f64
     }
 
     /// Answers on time in each millisecond.
@@ -88,15 +103,18 @@ impl Waiting for Request {
     }
 }
 
-/// A table that knows the line.
-fn costs(setting: &Setting) -> Arc<Costs> {
-    let costs = Costs::new(setting.rows_max);
-    let call = |rows: usize| {
-        let size = Size { rows: rows as u64, bytes: rows as u64 };
-        (size, milliseconds(setting.call.of(rows)))
-    };
-    costs.seed(&[call(1), call(2)]);
+/// A table that was measured, as a server's is before its first request.
+fn costs(calls: &Calls) -> Arc<Costs> {
+    let costs = Costs::new(calls.rows_max());
+    let doublings = std::iter::successors(Some(1), |rows| Some(2 * rows));
+    let sizes = doublings.take_while(|rows| *rows <= calls.rows_max());
+    let measured: Vec<_> = sizes.map(|rows| (size(rows), milliseconds(calls.time(rows)))).collect();
+    costs.seed(&measured);
     Arc::new(costs)
+}
+
+fn size(rows: usize) -> Size {
+    Size { rows: rows as u64, bytes: rows as u64 }
 }
 
 fn milliseconds(time: f64) -> Duration {
@@ -112,7 +130,7 @@ pub fn simulate(setting: &Setting, promised: bool, arrivals: &[f64]) -> Outcome 
         timeout_override: true,
     };
     let policy = BatchingPolicy {
-        rows_max: setting.rows_max,
+        rows_max: setting.calls.rows_max(),
         merging: true,
         delay_max: Duration::ZERO,
         preferred_rows: vec![],
@@ -120,14 +138,25 @@ pub fn simulate(setting: &Setting, promised: bool, arrivals: &[f64]) -> Outcome 
         default_level: 1,
         objective: promised.then(|| milliseconds(setting.objective)),
     };
-    let queue = Queue::new(Batching { policy, costs: costs(setting) }, setting.instances);
-    Simulation { setting, origin: Instant::now(), queue, ends: BinaryHeap::new(), outcome: Outcome::default() }
-        .run(arrivals)
+    let costs = costs(&setting.calls);
+    let queue = Queue::new(Batching { policy, costs: Arc::clone(&costs) }, setting.instances);
+    let simulation = Simulation {
+        setting,
+        origin: Instant::now(),
+        random: fastrand::Rng::with_seed(1),
+        costs,
+        queue,
+        ends: BinaryHeap::new(),
+        outcome: Outcome::default(),
+    };
+    simulation.run(arrivals)
 }
 
 struct Simulation<'a> {
     setting: &'a Setting,
     origin: Instant,
+    random: fastrand::Rng,
+    costs: Arc<Costs>,
     queue: Queue<Request>,
     /// When instances are done, in nanoseconds, which order as whole numbers do.
     ends: BinaryHeap<Reverse<u64>>,
@@ -167,7 +196,10 @@ impl Simulation<'_> {
         let taken = self.queue.take(self.origin + milliseconds(now), &mut dropped);
         self.outcome.dropped += dropped.len();
         let Taken::Batch(batch) = taken else { return };
-        let end = now + self.setting.call.of(batch.len());
+        let noise = 1.0 + self.setting.noise * (2.0 * self.random.f64() - 1.0);
+        let took = noise * self.setting.calls.time(batch.len());
+        self.costs.observe(size(batch.len()), milliseconds(took));
+        let end = now + took;
         self.ends.push(Reverse((end * 1e6) as u64));
         for request in batch {
             let latency = end - request.arrived;

@@ -16,8 +16,11 @@ const WEIGHT: f64 = 1.0 / 16.0;
 /// little about the next one.
 const OUTLIER: f64 = 4.0;
 
-/// Steps of the spread for calls above and below it; it rests where one call in ten is above.
-const SPREAD_STEPS: (f64, f64) = (0.045, 0.005);
+/// The same for the distance of calls from their mean, where one call in a hundred may be far away.
+const DEVIATION_WEIGHT: f64 = 1.0 / 64.0;
+
+/// Mean distances above the mean that nine calls in ten stay below: so it is for normal and for uniform times.
+const NINE_IN_TEN: f64 = 1.6;
 
 /// What twice the rows take at the most, as a multiple. Twice the time is what no gain looks like; caches may add
 /// something. The limit lets a time that was once measured too long come down with those of smaller calls, even
@@ -80,14 +83,14 @@ impl Real {
 struct Knot {
     /// Seconds; 0 until anything was measured.
     mean: Real,
-    /// What nine calls in ten stay below, as a multiple of the mean.
-    spread: Real,
+    /// The mean distance from the mean, as a part of it.
+    deviation: Real,
 }
 
 /// The time of a servable's session calls by their size.
 ///
 /// Sizes count in rows of the size first measured: a row with twice the bytes counts as two, so that longer texts
-/// and larger pictures are predicted to take longer. Where time does not grow with the bytes, the spread shows it.
+/// and larger pictures are predicted to take longer. Where time does not grow with the bytes, the deviation shows it.
 pub struct Costs {
     /// For 1, 2, 4, … rows, at least two.
     knots: Box<[Knot]>,
@@ -130,7 +133,7 @@ impl Costs {
         straighten(&mut times, anchor);
         for (knot, time) in self.knots.iter().zip(&times) {
             knot.mean.set(*time);
-            knot.spread.set(1.0);
+            knot.deviation.set(0.0);
         }
         self.weigh(&times);
     }
@@ -153,10 +156,8 @@ impl Costs {
         for (knot, time) in self.knots.iter().zip(&times) {
             knot.mean.set(*time);
         }
-        let spread = &self.knots[nearest].spread;
-        let (up, down) = SPREAD_STEPS;
-        let step = if ratio > spread.get() { 1.0 + up } else { 1.0 - down };
-        spread.set((spread.get() * step).clamp(1.0, OUTLIER));
+        let deviation = &self.knots[nearest].deviation;
+        deviation.set(deviation.get() + DEVIATION_WEIGHT * ((ratio - 1.0).abs() - deviation.get()));
         self.weigh(&times);
     }
 
@@ -169,7 +170,7 @@ impl Costs {
     pub fn cautious(&self) -> Table {
         let mut longest: f64 = 0.0;
         let times = self.knots.iter().map(|knot| {
-            longest = longest.max(knot.mean.get() * knot.spread.get() * SAFETY);
+            longest = longest.max(knot.mean.get() * (1.0 + NINE_IN_TEN * knot.deviation.get()) * SAFETY);
             longest
         });
         Table { times: times.collect(), unit: self.unit() }
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn nine_calls_in_ten_stay_below_the_spread() {
+    fn nine_calls_in_ten_are_predicted_to_be_quicker() {
         let costs = line(1.0, 0.0, 4);
         let mut random = fastrand::Rng::with_seed(7);
         let mut below = 0;

@@ -120,7 +120,7 @@ fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Meas
     let started = Instant::now();
     let rows_max = completed.signature.max_batch_size.max(1);
     let mut rows = 1;
-    while rows < rows_max || rows == 1 {
+    while rows <= rows_max {
         let Some(inputs) = made_up(session, completed, rows)? else { return Ok(()) };
         // The first run of a size chooses kernels and takes memory.
         let first = timed(session, completed, &inputs).map_err(|e| e.to_string())?;
@@ -130,13 +130,14 @@ fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Meas
         }
         times.sort_unstable();
         measured.push((size_of(&inputs, rows), times[times.len() / 2]));
+        rows *= 2;
+        // The next size takes twice as long at the most, twice over.
         if started.elapsed() + 4 * first > MEASURING_MAX {
             break;
         }
-        rows *= 2;
     }
-    // The largest at the end: it makes the arena as large as it will be needed.
-    if rows_max > 1
+    // The largest in any case: it makes the arena as large as it will be needed.
+    if rows != 2 * rows_max
         && let Some(inputs) = made_up(session, completed, rows_max)?
     {
         timed(session, completed, &inputs).map_err(|e| e.to_string())?;
@@ -171,4 +172,55 @@ fn made_up(
         inputs.push(repeated(index, input.datatype, &shape, data, rows));
     }
     Ok(Some(inputs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::FakeSession;
+    use crate::id::ModelName;
+    use crate::model::config::{self, Defaults};
+    use std::sync::{Arc, Mutex};
+
+    /// Warms up an identity on rows of `columns` numbers; tells what was measured and the rows of every call.
+    fn warmed(columns: i64, rows_max: usize) -> (Vec<Measured>, Vec<i64>) {
+        let calls = Arc::new(Mutex::new(vec![]));
+        let seen = Arc::clone(&calls);
+        let any = FakeSession::identity(|_| Ok(()));
+        let mut graph = any.graph().clone();
+        graph.inputs[0].dims = Some(vec![ANY, columns]);
+        let session = FakeSession::new(graph, move |inputs| {
+            seen.lock().unwrap().push(inputs[0].shape.dims()[0]);
+            any.run(inputs, &[0])
+        });
+        let name = ModelName::parse("m").unwrap();
+        let text = format!(
+            "{{\"max_batch_size\": {rows_max}, \"input\": [{{\"name\": \"x\", \"data_type\": \"TYPE_FP32\", \
+             \"dims\": [{columns}]}}], \"output\": [{{\"name\": \"y\", \"data_type\": \"TYPE_FP32\", \"dims\": [-1]}}]}}"
+        );
+        let config =
+            config::from_json(&text, std::path::Path::new("."), &name, &Defaults::default()).unwrap();
+        let completed = config::complete(&config, session.graph(), false).unwrap();
+        let made_up = run_default(&session, &completed);
+        assert_eq!(made_up.failure, None);
+        let calls = calls.lock().unwrap().clone();
+        (made_up.measured, calls)
+    }
+
+    #[test]
+    fn sizes_are_measured_by_doubling_and_the_largest_is_run() {
+        let (measured, calls) = warmed(3, 12);
+        let sizes: Vec<Size> = measured.iter().map(|(size, _)| *size).collect();
+        // How many of them there is time for depends on the machine.
+        let doubled: Vec<Size> = [1, 2, 4, 8].map(|rows| Size { rows, bytes: 12 * rows }).into();
+        assert!(!sizes.is_empty() && doubled.starts_with(&sizes), "{sizes:?}");
+        assert_eq!(calls.last(), Some(&12));
+    }
+
+    #[test]
+    fn sizes_that_were_made_up_are_run_and_not_measured() {
+        let (measured, calls) = warmed(ANY, 4);
+        assert!(measured.is_empty());
+        assert_eq!((calls.first(), calls.last()), (Some(&1), Some(&4)));
+    }
 }

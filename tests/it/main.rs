@@ -21,6 +21,7 @@ mod repository;
 mod rollouts;
 mod routes;
 mod routes_file;
+mod scheduling;
 mod shadows;
 mod support;
 mod versions;

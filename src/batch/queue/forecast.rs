@@ -13,6 +13,12 @@ use super::Waiting;
 use super::rank::{Due, Lane, Placed, Rank};
 use crate::batch::cost::{Size, Table};
 
+/// Requests that may be given up for others on admission, as a part of those others. With none, queues come to be
+/// served in calls that are smaller than they could be: at an objective of five times the shortest call the highest
+/// rate falls from 0.90 of the optimum to 0.86. With as many as there are others, most of an overload is admitted
+/// first and given up later. See `benches/scheduling`.
+const GIVEN_UP: f64 = 0.5;
+
 /// The session calls that run, by the moments when they are predicted to end.
 pub struct Running {
     instances: usize,
@@ -130,6 +136,10 @@ impl Outlook<'_> {
 
     /// When a newcomer is done that joins the last batch of its lane. `None`: it has to go alone, when what is
     /// before it has gone.
+    ///
+    /// Where one call could hold the whole lane, in time for all but the oldest, the newcomer is predicted to be in
+    /// it, and for the oldest [`Self::plan`] is to decide: two calls in place of one would cost more requests than
+    /// are given up.
     fn joins<T: Waiting>(
         &self,
         lane: &Lane<T>,
@@ -137,6 +147,13 @@ impl Outlook<'_> {
         free: &mut Free,
     ) -> Option<Instant> {
         let entries = lane.entries();
+        let (start, all) = (free.next(), span(entries, 0, entries.len()) + newcomer.size);
+        let end_from = |first: &Placed<T>| start + self.table.time(all - (first.before - entries[0].before));
+        let given_up = entries.partition_point(|first| !in_time(first.entry.due, end_from(first)));
+        let few = given_up as f64 <= GIVEN_UP * (entries.len() + 1 - given_up) as f64;
+        if few && self.holds(all) {
+            return Some(entries.get(given_up).map_or(start + self.table.time(newcomer.size), end_from));
+        }
         let mut from = 0;
         while let Some((to, time)) = self.batch_from(entries, &mut from, free.next()) {
             let start = free.next();

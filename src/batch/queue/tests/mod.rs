@@ -1,5 +1,7 @@
 //! What the queue does with and without limits, delays, levels and sizes.
 
+mod objective;
+
 use super::*;
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,132 @@
+//! What a latency objective changes: who is admitted, what is started, what is given up.
+
+use super::*;
+
+/// A queue with an objective, before instances whose calls take 1 ms and 1 ms for each row; predictions add a tenth.
+fn promising(objective: Duration, policy: BatchingPolicy, instances: usize) -> Queue<Item> {
+    let costs = Costs::new(policy.rows_max);
+    let call = |rows: u64| (Size { rows, bytes: 8 * rows }, MS * (1 + rows as u32));
+    costs.seed(&[call(1), call(2)]);
+    let policy = BatchingPolicy { objective: Some(objective), ..policy };
+    Queue::new(Batching { policy, costs: Arc::new(costs) }, instances)
+}
+
+fn push(queue: &mut Queue<Item>, names: &[&'static str], now: Instant) {
+    for name in names {
+        queue.push(item(name), 0, None, now).unwrap();
+    }
+}
+
+#[test]
+fn what_would_be_late_is_refused_at_once() {
+    let now = Instant::now();
+    let mut queue = promising(7 * MS, policy(2), 1);
+    push(&mut queue, &["a"], now);
+    assert_eq!(names(queue.take(now, &mut vec![])), ["a"]);
+    // 2.2 ms for `a`, 3.3 ms for `b` and `c`; the next one would be done after 7.7 ms.
+    push(&mut queue, &["b", "c"], now);
+    let (back, refusal) = queue.push(item("d"), 0, None, now).unwrap_err();
+    assert_eq!((back.name, refusal), ("d", Refusal::Late { objective: 7 * MS }));
+    // Once `a` has ended early there is time for it.
+    queue.ended();
+    push(&mut queue, &["d"], now + MS);
+}
+
+#[test]
+fn several_instances_share_what_waits() {
+    let now = Instant::now();
+    let mut queue = promising(6 * MS, policy(1), 2);
+    push(&mut queue, &["a", "b", "c", "d"], now);
+    assert!(queue.push(item("e"), 0, None, now).is_err());
+}
+
+#[test]
+fn a_requests_own_limits_count_where_they_are_earlier() {
+    let now = Instant::now();
+    let mut queue = promising(100 * MS, policy(4), 1);
+    push(&mut queue, &["a"], now);
+    let short = Item { deadline: Some(now + 3 * MS), ..item("deadline") };
+    assert!(queue.push(short, 0, None, now).is_err());
+    assert!(queue.push(item("timeout"), 0, Some(3 * MS), now).is_err());
+    assert!(queue.push(item("timeout"), 0, Some(4 * MS), now).is_ok());
+}
+
+#[test]
+fn an_idle_server_takes_one_whatever_is_predicted() {
+    let now = Instant::now();
+    let mut queue = promising(MS, policy(4), 1);
+    push(&mut queue, &["a"], now);
+    assert!(queue.push(item("b"), 0, None, now).is_err());
+    let mut dropped = vec![];
+    assert_eq!(names(queue.take(now, &mut dropped)), ["a"]);
+    assert!(queue.push(item("c"), 0, None, now).is_err(), "one of them runs");
+    assert!(dropped.is_empty());
+}
+
+#[test]
+fn a_batch_is_as_large_as_its_head_can_wait_for() {
+    let now = Instant::now();
+    let mut queue = promising(10 * MS, policy(8), 1);
+    push(&mut queue, &["a"], now);
+    push(&mut queue, &["b", "c", "d"], now + 5 * MS);
+    // With two rows `a` is done after 8.3 ms, with four it were after 10.5 ms.
+    assert_eq!(names(queue.take(now + 5 * MS, &mut vec![])), ["a", "b", "c"]);
+    queue.ended();
+    assert_eq!(names(queue.take(now + 9 * MS, &mut vec![])), ["d"]);
+}
+
+#[test]
+fn the_oldest_are_given_up_where_not_all_can_be_done() {
+    let now = Instant::now();
+    let mut queue = promising(10 * MS, policy(8), 1);
+    push(&mut queue, &["a", "b"], now);
+    push(&mut queue, &["c", "d", "e", "f"], now + 4 * MS);
+    let mut dropped = vec![];
+    // The instance was expected earlier. For all six there are not enough milliseconds left; `a` or `b` would take
+    // those of two others.
+    assert_eq!(names(queue.take(now + 7 * MS, &mut dropped)), ["c", "d", "e", "f"]);
+    assert_eq!(
+        dropped.iter().map(|d| (d.item.name, d.reason)).collect::<Vec<_>>(),
+        [("a", DropReason::Overloaded), ("b", DropReason::Overloaded),]
+    );
+}
+
+#[test]
+fn lower_levels_run_in_calls_of_a_twentieth_of_the_objective() {
+    let now = Instant::now();
+    let levels = || BatchingPolicy { levels: vec![level(10), level(10)], ..policy(8) };
+    let mut queue = promising(100 * MS, levels(), 1);
+    for name in ["a", "b", "c", "d", "e"] {
+        queue.push(item(name), 2, None, now).unwrap();
+    }
+    // 4.4 ms for three rows, 5.5 ms for four.
+    assert_eq!(names(queue.take(now, &mut vec![])), ["a", "b", "c"]);
+    queue.ended();
+    queue.push(item("high"), 1, None, now).unwrap();
+    assert_eq!(names(queue.take(now, &mut vec![])), ["high", "d", "e"]);
+}
+
+#[test]
+fn without_a_measured_call_everything_is_admitted() {
+    let now = Instant::now();
+    let mut queue = queue(BatchingPolicy { objective: Some(MS), ..policy(2) });
+    push(&mut queue, &["a", "b", "c"], now);
+    assert_eq!(drain(&mut queue, now), [vec!["a", "b"], vec!["c"]]);
+}
+
+#[test]
+fn batches_that_buy_nothing_are_not_made() {
+    let now = Instant::now();
+    let costs = Arc::new(Costs::new(8));
+    let call = |rows: u64| (Size { rows, bytes: 8 * rows }, MS * rows as u32);
+    costs.seed(&[call(1), call(2)]);
+    let sizes = |policy| {
+        let mut queue = Queue::new(Batching { policy, costs: Arc::clone(&costs) }, 1);
+        push(&mut queue, &["a", "b", "c", "d"], now);
+        drain(&mut queue, now).iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    // The first explores whether two at once have come to pay.
+    assert_eq!(sizes(policy(8)), [2, 1, 1]);
+    // What somebody chose is not judged.
+    assert_eq!(sizes(BatchingPolicy { preferred_rows: vec![4], ..policy(8) }), [4]);
+}
