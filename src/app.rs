@@ -72,7 +72,8 @@ pub struct App {
 struct Ports {
     http: Port,
     grpc: Port,
-    metrics: Port,
+    /// Unless nothing is measured.
+    metrics: Option<Port>,
     /// Only where the control API has a port of its own.
     control: Option<Port>,
 }
@@ -82,7 +83,7 @@ struct Ports {
 pub struct Addresses {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
-    pub metrics: SocketAddr,
+    pub metrics: Option<SocketAddr>,
     pub control: Option<SocketAddr>,
 }
 
@@ -94,15 +95,16 @@ impl App {
         let ports = Ports {
             http: bind("http", config.http).await?,
             grpc: bind("grpc", config.grpc).await?,
-            metrics: bind("metrics", config.metrics).await?,
-            control: match config.control {
-                Some(address) => Some(bind("control", address).await?),
-                None => None,
-            },
+            metrics: bind_any("metrics", config.metrics).await?,
+            control: bind_any("control", config.control).await?,
         };
         let monitor = Arc::new(Monitor::new(runtime.version()));
         let tallies = Arc::new(Tallies::default());
-        let listeners: Vec<Arc<dyn EventSink>> = vec![monitor.clone(), tallies.clone()];
+        let measuring = config.metrics.is_some();
+        let mut listeners: Vec<Arc<dyn EventSink>> = vec![tallies.clone()];
+        if measuring {
+            listeners.push(monitor.clone());
+        }
         let sink: Arc<dyn EventSink> = Arc::new(Fanout(listeners));
         let (ledger, outcomes) =
             open_state(&config.state.path, config.state.named).map_err(StartError::State)?;
@@ -132,6 +134,7 @@ impl App {
             control: ControlApi::new(Arc::clone(&control), port),
             pipeline: Pipeline::new(Arc::clone(&table), admission.clone(), Arc::clone(&sink)),
             monitor,
+            measuring,
             readiness: Arc::new(Readiness::default()),
             server_name: config.server_name.clone(),
             limits: WireLimits {
@@ -154,7 +157,7 @@ impl App {
         let addresses = Addresses {
             http: ports.http.address(),
             grpc: ports.grpc.address(),
-            metrics: ports.metrics.address(),
+            metrics: ports.metrics.as_ref().map(Port::address),
             control: ports.control.as_ref().map(Port::address),
         };
         say(out, &greeting(&runtime_version, addresses));
@@ -216,6 +219,13 @@ async fn bind(port: &'static str, address: SocketAddr) -> Result<Port, StartErro
     Port::bind(address).await.map_err(|reason| StartError::Bind { port, address, reason })
 }
 
+async fn bind_any(port: &'static str, address: Option<SocketAddr>) -> Result<Option<Port>, StartError> {
+    match address {
+        Some(address) => Ok(Some(bind(port, address).await?)),
+        None => Ok(None),
+    }
+}
+
 fn serve(
     ports: Ports,
     workers: &Arc<Workers>,
@@ -225,11 +235,8 @@ fn serve(
     drain: &Drain,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut connections = vec![
-        ("http", ports.http.connections()),
-        ("grpc", ports.grpc.connections()),
-        ("metrics", ports.metrics.connections()),
-    ];
+    let mut connections = vec![("http", ports.http.connections()), ("grpc", ports.grpc.connections())];
+    connections.extend(ports.metrics.as_ref().map(|port| ("metrics", port.connections())));
     connections.extend(ports.control.as_ref().map(|port| ("control", port.connections())));
     let render: Arc<dyn Fn() -> String + Send + Sync> = {
         let (monitor, table, admission) =
@@ -249,9 +256,11 @@ fn serve(
     }));
     // Whoever asks for metrics or changes what is live must not hold predictions up.
     let aside = Arc::new(Workers::current());
-    tasks.spawn(ports.metrics.accept(Arc::clone(&aside), drain.clone(), move |accepted, drain| {
-        http::serve_metrics(Arc::clone(&render), accepted, drain)
-    }));
+    if let Some(port) = ports.metrics {
+        tasks.spawn(port.accept(Arc::clone(&aside), drain.clone(), move |accepted, drain| {
+            http::serve_metrics(Arc::clone(&render), accepted, drain)
+        }));
+    }
     if let Some(port) = ports.control {
         let (gateway, services) = (Arc::clone(gateway), Arc::new(Services::of_control(gateway)));
         tasks.spawn(port.accept(aside, drain.clone(), move |accepted, drain| {
@@ -322,13 +331,16 @@ fn say(out: &mut dyn Write, text: &str) {
 }
 
 fn greeting(runtime_version: &str, addresses: Addresses) -> String {
-    let control = addresses.control.map_or_else(String::new, |address| format!("control  {address}\n"));
+    let line = |port: &str, address: Option<SocketAddr>| {
+        address.map_or_else(String::new, |address| format!("{port:<8} {address}\n"))
+    };
     format!(
-        "weir {}, ONNX Runtime {runtime_version}\nhttp     {}\ngrpc     {}\nmetrics  {}\n{control}",
+        "weir {}, ONNX Runtime {runtime_version}\nhttp     {}\ngrpc     {}\n{}{}",
         env!("CARGO_PKG_VERSION"),
         addresses.http,
         addresses.grpc,
-        addresses.metrics
+        line("metrics", addresses.metrics),
+        line("control", addresses.control)
     )
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::control::ControlApi;
-use crate::error::{ServeError, excerpt};
+use crate::error::{ErrorKind, ServeError, excerpt};
 use crate::id::{Version, is_label};
 use crate::infer::{RequestKeys, VersionPin};
 use crate::model::{Servable, VersionState};
@@ -30,6 +30,8 @@ pub struct WireLimits {
 pub struct Gateway {
     pub pipeline: Pipeline,
     pub monitor: Arc<Monitor>,
+    /// Whether the monitor hears of anything.
+    pub measuring: bool,
     pub readiness: Arc<Readiness>,
     pub control: ControlApi,
     pub server_name: String,
@@ -167,6 +169,10 @@ impl Gateway {
 
     /// Statistics of one model's versions, or of all models for an empty name. Versions that are ready only.
     pub fn statistics(&self, model: &str, pin: &VersionPin) -> Result<Vec<pb::ModelStatistics>, ServeError> {
+        if !self.measuring {
+            let message = "statistics are not kept: this server was started with --metrics off";
+            return Err(ServeError::new(ErrorKind::Unsupported, message));
+        }
         let snapshot = self.pipeline.snapshot();
         let chosen: Vec<&Arc<Servable>> = match (model, pin) {
             ("", _) => snapshot.ready().collect(),

@@ -30,7 +30,7 @@ pub struct Settings {
     #[arg(long, env = "WEIR_GRPC", value_name = "ADDR")]
     pub grpc: Option<String>,
 
-    /// Address for Prometheus' metrics [default: 127.0.0.1:8002]
+    /// Address for Prometheus' metrics, or off: then nothing is measured, statistics included [default: 127.0.0.1:8002]
     #[arg(long, env = "WEIR_METRICS", value_name = "ADDR")]
     pub metrics: Option<String>,
 
@@ -127,7 +127,8 @@ pub struct Config {
     pub models: PathBuf,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
-    pub metrics: SocketAddr,
+    /// `None`: nothing is measured.
+    pub metrics: Option<SocketAddr>,
     pub mode: Mode,
     /// Where the control API listens; `None`: on the other ports.
     pub control: Option<SocketAddr>,
@@ -278,7 +279,10 @@ impl Settings {
             settle: seconds(set.settle_seconds),
             http: address("http", &text(set.http))?,
             grpc: address("grpc", &text(set.grpc))?,
-            metrics: address("metrics", &text(set.metrics))?,
+            metrics: match text(set.metrics).as_str() {
+                "off" => None,
+                named => Some(address("metrics", named)?),
+            },
             server_name: text(set.server_name),
             drain: seconds(set.drain_seconds),
             drain_delay: seconds(set.drain_delay_seconds),
@@ -410,7 +414,10 @@ mod tests {
         let flags = Settings { http: Some("127.0.0.1:1".into()), ..Settings::default() };
         let file = toml::from_str("http = \"127.0.0.1:2\"\ngrpc = \"127.0.0.1:3\"").unwrap();
         let config = flags.or(file).resolve().unwrap();
-        assert_eq!((config.http.port(), config.grpc.port(), config.metrics.port()), (1, 3, 8002));
+        assert_eq!(
+            (config.http.port(), config.grpc.port(), config.metrics.map(|a| a.port())),
+            (1, 3, Some(8002))
+        );
     }
 
     #[test]

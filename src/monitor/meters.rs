@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::{Counter, Histogram};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
+use super::gathered::Gathered;
 use super::metrics::{
-    ASSEMBLY_SECONDS, BATCH_REQUESTS, BATCH_ROWS, ENCODE_SECONDS, PREDICTION_NONFINITE, PREDICTION_SCORE,
-    PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS, REQUESTS, ROWS, SESSION_CALLS,
-    SESSION_SECONDS, counter, histogram,
+    ASSEMBLY_SECONDS, BATCH_BUCKETS, BATCH_REQUESTS, BATCH_ROWS, ENCODE_SECONDS, PREDICTION_NONFINITE,
+    PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS, REQUESTS, ROWS,
+    SECONDS_BUCKETS, SESSION_CALLS, SESSION_SECONDS, counter, histogram,
 };
 use super::prediction::{CLASSES_MAX, Predictions, Series};
 use super::versions::LiveVersion;
@@ -26,19 +27,19 @@ pub struct ServableMeters {
     rows: Counter,
     calls_ok: Counter,
     calls_failed: Counter,
-    batch_rows: Histogram,
-    batch_requests: Histogram,
+    batch_rows: Arc<Gathered>,
+    batch_requests: Arc<Gathered>,
     durations: Durations,
     predictions: Predictions,
     version: Arc<LiveVersion>,
 }
 
 struct Durations {
-    request: Histogram,
-    queue: Histogram,
-    assembly: Histogram,
-    session: Histogram,
-    encode: Histogram,
+    request: Arc<Gathered>,
+    queue: Arc<Gathered>,
+    assembly: Arc<Gathered>,
+    session: Arc<Gathered>,
+    encode: Arc<Gathered>,
 }
 
 impl ServableMeters {
@@ -48,19 +49,22 @@ impl ServableMeters {
         let number = version.id.version.to_string();
         let labels = [("model", version.id.model.as_str()), ("version", number.as_str())];
         let with = |key, value| [labels[0], labels[1], (key, value)];
+        let counts = |name| version.gather(Gathered::counts(BATCH_BUCKETS, histogram(own, name, &labels)));
+        let seconds =
+            |name| version.gather(Gathered::durations(SECONDS_BUCKETS, histogram(own, name, &labels)));
         Self {
             outcomes: Outcome::ALL.map(|outcome| counter(server, REQUESTS, &with("outcome", outcome.name()))),
             rows: counter(own, ROWS, &labels),
             calls_ok: counter(own, SESSION_CALLS, &with("outcome", "ok")),
             calls_failed: counter(own, SESSION_CALLS, &with("outcome", "failed")),
-            batch_rows: histogram(own, BATCH_ROWS, &labels),
-            batch_requests: histogram(own, BATCH_REQUESTS, &labels),
+            batch_rows: counts(BATCH_ROWS),
+            batch_requests: counts(BATCH_REQUESTS),
             durations: Durations {
-                request: histogram(own, REQUEST_SECONDS, &labels),
-                queue: histogram(own, QUEUE_SECONDS, &labels),
-                assembly: histogram(own, ASSEMBLY_SECONDS, &labels),
-                session: histogram(own, SESSION_SECONDS, &labels),
-                encode: histogram(own, ENCODE_SECONDS, &labels),
+                request: seconds(REQUEST_SECONDS),
+                queue: seconds(QUEUE_SECONDS),
+                assembly: seconds(ASSEMBLY_SECONDS),
+                session: seconds(SESSION_SECONDS),
+                encode: seconds(ENCODE_SECONDS),
             },
             predictions: Predictions::new(profile, Arc::clone(&version.predictions) as _),
             version,
@@ -74,9 +78,9 @@ impl ServableSink for ServableMeters {
         self.version.statistics.infer(event);
         if event.outcome == Outcome::Ok {
             self.rows.increment(event.rows as u64);
-            self.durations.request.record(event.timings.total);
-            self.durations.queue.record(event.timings.queue);
-            self.durations.encode.record(event.timings.encode);
+            self.durations.request.took(event.timings.total);
+            self.durations.queue.took(event.timings.queue);
+            self.durations.encode.took(event.timings.encode);
             self.predictions.read(event.predicted);
             self.version.touch();
         }
@@ -89,10 +93,10 @@ impl ServableSink for ServableMeters {
         } else {
             self.calls_failed.increment(1)
         }
-        self.batch_rows.record(event.rows as f64);
-        self.batch_requests.record(event.requests as f64);
-        self.durations.assembly.record(event.assembly);
-        self.durations.session.record(event.session);
+        self.batch_rows.record(event.rows as u64);
+        self.batch_requests.record(event.requests as u64);
+        self.durations.assembly.took(event.assembly);
+        self.durations.session.took(event.session);
         self.version.touch();
     }
 }

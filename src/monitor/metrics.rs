@@ -87,7 +87,8 @@ pub const SECONDS_BUCKETS: &[f64] = &[
     5.0, 10.0,
 ];
 
-const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+/// Upper bounds, as batches double.
+pub const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// Upper bounds: the same bits first, then decades, since nothing is known of the scale.
 pub const ABSOLUTE_BUCKETS: &[f64] =

@@ -6,6 +6,7 @@
 //! its outcomes: their sum is the requests received, for ever.
 
 mod distribution;
+mod gathered;
 mod kept;
 mod meters;
 mod metrics;
@@ -105,7 +106,7 @@ impl Monitor {
             page::of_versions(MODEL_READY, ready),
             page::of_versions(ROUTE_SHARE, shares),
         ];
-        let versions = self.versions.all().into_iter().map(|version| version.recorder.handle().render());
+        let versions = self.versions.all().into_iter().map(|version| version.render());
         let shadows = self.shadows.all().into_iter().map(|pair| pair.render());
         let texts: Vec<String> =
             [server.handle().render()].into_iter().chain(read).chain(versions).chain(shadows).collect();

@@ -94,9 +94,8 @@ impl Output {
             return;
         }
         if let Some((nan, infinite)) = &self.nonfinite {
-            let count = |is: fn(f64) -> bool| values.iter().filter(|v| is(**v)).count() as u64;
-            nan.increment(count(f64::is_nan));
-            infinite.increment(count(f64::is_infinite));
+            let nonfinite = values.iter().filter(|value| !value.is_finite());
+            nonfinite.for_each(|value| if value.is_nan() { nan } else { infinite }.increment(1));
         }
         match &self.counted {
             Counted::Values(histogram) => {

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use metrics_exporter_prometheus::PrometheusRecorder;
 
+use super::gathered::Gathered;
 use super::meters::PredictionSeries;
 use super::metrics::recorder;
 use super::statistics::Statistics;
@@ -21,6 +22,8 @@ pub struct LiveVersion {
     pub recorder: Arc<PrometheusRecorder>,
     pub statistics: Statistics,
     pub predictions: Arc<PredictionSeries>,
+    /// Of every load; those of loads that are gone have handed on what they had.
+    gathered: Mutex<Vec<Weak<Gathered>>>,
     /// Samples came since the last upkeep.
     touched: AtomicBool,
 }
@@ -29,7 +32,32 @@ impl LiveVersion {
     fn new(id: ServableId) -> Self {
         let recorder = Arc::new(recorder());
         let predictions = Arc::new(PredictionSeries::new(Arc::clone(&recorder), id.clone()));
-        Self { id, recorder, statistics: Statistics::default(), predictions, touched: AtomicBool::new(false) }
+        Self {
+            id,
+            recorder,
+            statistics: Statistics::default(),
+            predictions,
+            gathered: Mutex::default(),
+            touched: AtomicBool::new(false),
+        }
+    }
+
+    /// Hands on what it gathers with the version's other samples.
+    pub fn gather(&self, gathered: Gathered) -> Arc<Gathered> {
+        let gathered = Arc::new(gathered);
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&gathered));
+        gathered
+    }
+
+    fn hand_on(&self) {
+        let mut all = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|gathered| gathered.upgrade().inspect(|gathered| gathered.hand_on()).is_some());
+    }
+
+    /// The version's series as Prometheus reads them.
+    pub fn render(&self) -> String {
+        self.hand_on();
+        self.recorder.handle().render()
     }
 
     /// Says that samples came. Told after they did, so that none is left behind.
@@ -43,6 +71,7 @@ impl LiveVersion {
     /// Moves buffered samples into their buckets, if there are any.
     pub fn upkeep(&self) {
         if self.touched.swap(false, Ordering::AcqRel) {
+            self.hand_on();
             self.recorder.handle().run_upkeep();
         }
     }

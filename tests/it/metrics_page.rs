@@ -101,3 +101,12 @@ fn every_metric_has_a_unit_or_a_count_in_its_name_and_words_of_its_own() {
         assert_eq!(is_time, name.ends_with("_seconds"), "weir_{name}");
     }
 }
+
+#[test]
+fn nothing_is_measured_when_metrics_are_off() {
+    let weir = Weir::start(project("models"), &["--metrics", "off"]);
+    let features = json!({"name": "features", "shape": [1, 30], "datatype": "FP32", "data": vec![1.0; 30]});
+    weir.post("/v2/models/breast_cancer/infer", &json!({"inputs": [features]})).expect(200);
+    let refusal = weir.get("/v2/models/breast_cancer/stats").error(501);
+    assert!(refusal.contains("--metrics off"), "{refusal}");
+}

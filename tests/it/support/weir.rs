@@ -50,9 +50,10 @@ impl Weir {
         let state = own.then(|| tempfile::tempdir().expect("a folder for the state"));
         let folder = state.as_ref().map(|state| state.path().to_str().expect("paths of tests are UTF-8"));
         let state_flags: Vec<&str> = folder.iter().flat_map(|folder| ["--state", folder]).collect();
-        let mut weir = Self::of(Program::new(
-            &[&["serve", "--models", models], &FREE_PORTS[..], &state_flags, flags].concat(),
-        ));
+        // A test that names the metrics port has its reasons, and says where it is by itself.
+        let ports = if flags.contains(&"--metrics") { &FREE_PORTS[..4] } else { &FREE_PORTS[..] };
+        let arguments = [&["serve", "--models", models], ports, &state_flags, flags].concat();
+        let mut weir = Self::listening(Program::new(&arguments), ports.len() / 2);
         weir._state = state;
         weir
     }
@@ -60,6 +61,12 @@ impl Weir {
     /// The server that `program` becomes, as soon as it listens.
     #[track_caller]
     pub fn of(program: Program) -> Self {
+        Self::listening(program, FREE_PORTS.len() / 2)
+    }
+
+    /// As [`Self::of`], once it has told the first `ports` of HTTP, gRPC and metrics.
+    #[track_caller]
+    fn listening(program: Program, ports: usize) -> Self {
         let mut process = program.spawn();
         let (tell, lines) = channel();
         let stdout = BufReader::new(process.stdout.take().expect("it is piped"));
@@ -83,8 +90,10 @@ impl Weir {
             grpc: nowhere,
             metrics: nowhere,
         };
-        [weir.http, weir.grpc, weir.metrics] =
-            ["http", "grpc", "metrics"].map(|port| weir.line(port).parse().expect("an address"));
+        let mut told = ["http", "grpc", "metrics"].into_iter().take(ports);
+        let mut next = || told.next().map_or(nowhere, |port| weir.line(port).parse().expect("an address"));
+        let addresses = [next(), next(), next()];
+        [weir.http, weir.grpc, weir.metrics] = addresses;
         weir
     }
 
