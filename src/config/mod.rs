@@ -88,9 +88,9 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_QUEUE_SIZE", value_name = "N")]
     pub max_queue_size: Option<usize>,
 
-    /// Milliseconds from a request's arrival to the end of its session call, for models whose config does not say; what is predicted to take longer is answered 429 at once [default: 0, none]
+    /// Milliseconds from a request's arrival to the end of its session call, for models whose config does not say; what is predicted to take longer is answered 429 at once; 0 is none [default: 0]
     #[arg(long, env = "WEIR_LATENCY_OBJECTIVE_MS", value_name = "MS")]
-    pub latency_objective_ms: Option<f64>,
+    pub latency_objective_ms: Option<u64>,
 
     /// Requests inside the server at once; each holds its inputs in memory; more is answered 429 [default: 8192]
     #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
@@ -245,7 +245,7 @@ impl Settings {
             instances: Some(defaults.instances),
             max_batch_size: Some(defaults.max_batch_size),
             max_queue_size: Some(defaults.max_queue_size),
-            latency_objective_ms: Some(0.0),
+            latency_objective_ms: Some(0),
             max_requests_in_flight: Some(8192),
             max_message_bytes: Some(256 << 20),
             max_streams: Some(1024),
@@ -380,8 +380,8 @@ fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, Co
     Err(ConfigError::Value { key, value: value.to_string(), reason: format!("must be between 1 and {max}") })
 }
 
-fn latency_objective(milliseconds: f64) -> Result<Option<Duration>, ConfigError> {
-    objective(milliseconds).ok_or_else(|| ConfigError::Value {
+fn latency_objective(milliseconds: u64) -> Result<Option<Duration>, ConfigError> {
+    objective(milliseconds as f64).ok_or_else(|| ConfigError::Value {
         key: "latency_objective_ms",
         value: milliseconds.to_string(),
         reason: format!("must be {OBJECTIVE_RANGE}"),
@@ -434,8 +434,8 @@ mod tests {
                 "instances = '0' must be between 1 and 256",
             ),
             (
-                Settings { latency_objective_ms: Some(-5.0), ..Settings::default() },
-                "latency_objective_ms = '-5' must be milliseconds from 0.1",
+                Settings { latency_objective_ms: Some(4_000_000), ..Settings::default() },
+                "latency_objective_ms = '4000000' must be milliseconds from 0.1",
             ),
             (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
         ] {
