@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-/// The weight of one observation: an average over about as many calls as its reciprocal.
-const WEIGHT: f64 = 1.0 / 16.0;
+/// Means are taken over about so many calls.
+const CALLS: f64 = 16.0;
+
+/// Distances from the mean are taken over so many, of which one may be far away.
+const CALLS_OF_DEVIATION: f64 = 64.0;
+
+/// What the start counts for, in calls. The first calls then weigh more than later ones: loading runs at a low
+/// priority, and a few calls do not tell how they differ.
+const START: f64 = 3.0;
 
 /// One observation counts as this many times the prediction at the most: a call that the system interrupted says
 /// little about the next one.
 const OUTLIER: f64 = 4.0;
-
-/// The same for the distance of calls from their mean, where one call in a hundred may be far away.
-const DEVIATION_WEIGHT: f64 = 1.0 / 64.0;
 
 /// Mean distances above the mean that nine calls in ten stay below: so it is for normal and for uniform times.
 const NINE_IN_TEN: f64 = 1.6;
@@ -85,6 +89,8 @@ struct Knot {
     mean: Real,
     /// The mean distance from the mean, as a part of it.
     deviation: Real,
+    /// Calls observed nearest to it.
+    calls: Real,
 }
 
 /// The time of a servable's session calls by their size.
@@ -134,6 +140,7 @@ impl Costs {
         for (knot, time) in self.knots.iter().zip(&times) {
             knot.mean.set(*time);
             knot.deviation.set(0.0);
+            knot.calls.set(0.0);
         }
         self.weigh(&times);
     }
@@ -150,14 +157,18 @@ impl Costs {
         let ratio = (took.as_secs_f64() / predicted).clamp(1.0 / OUTLIER, OUTLIER);
         let (below, part) = place(work.clamp(1.0, size_of(last)), last);
         let nearest = below + usize::from(part > 0.5);
-        times[below] *= 1.0 + WEIGHT * (1.0 - part) * (ratio - 1.0);
-        times[below + 1] *= 1.0 + WEIGHT * part * (ratio - 1.0);
+        let knot = &self.knots[nearest];
+        let calls = knot.calls.get() + START;
+        let weight = 1.0 / calls.min(CALLS);
+        times[below] *= 1.0 + weight * (1.0 - part) * (ratio - 1.0);
+        times[below + 1] *= 1.0 + weight * part * (ratio - 1.0);
         straighten(&mut times, nearest);
         for (knot, time) in self.knots.iter().zip(&times) {
             knot.mean.set(*time);
         }
-        let deviation = &self.knots[nearest].deviation;
-        deviation.set(deviation.get() + DEVIATION_WEIGHT * ((ratio - 1.0).abs() - deviation.get()));
+        let distance = (ratio - 1.0).abs() - knot.deviation.get();
+        knot.deviation.set(knot.deviation.get() + distance / calls.min(CALLS_OF_DEVIATION));
+        knot.calls.set(knot.calls.get() + 1.0);
         self.weigh(&times);
     }
 
@@ -385,6 +396,7 @@ mod tests {
     #[test]
     fn one_interrupted_call_moves_the_mean_by_a_fifth_at_the_most() {
         let costs = line(1.0, 0.1, 32);
+        (0..20).for_each(|_| costs.observe(rows(1), MS.mul_f64(1.1)));
         costs.observe(rows(1), 1000 * MS);
         assert!(costs.predict(rows(1)) < MS.mul_f64(1.1 * 1.2));
     }

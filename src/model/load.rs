@@ -167,14 +167,13 @@ fn warm_up(
         }
         costs.seed(&measured);
     }
-    if let Some(objective) = completed.batching.objective {
-        let one = costs.predict(Size { rows: 1, bytes: costs.unit().bytes() });
-        if one > objective {
-            tracing::warn!(
-                model = %id,
-                "the latency objective of {objective:?} is shorter than one session call, which took {one:?}"
-            );
-        }
+    let one = costs.predict(Size { rows: 1, bytes: costs.unit().bytes() });
+    tracing::debug!(model = %id, "a call of one row took {one:?}; rows beyond {} are no cheaper", costs.worth());
+    if let Some(objective) = completed.batching.objective.filter(|objective| *objective < one) {
+        tracing::warn!(
+            model = %id,
+            "the latency objective of {objective:?} is shorter than a call of one row, which took {one:?}"
+        );
     }
     Ok(costs)
 }

@@ -38,7 +38,7 @@ fn the_highest_rate_on_time_is_close_to_the_optimum() {
 #[test]
 fn goodput_holds_under_overload_and_what_is_admitted_is_not_late() {
     for mut trial in trials() {
-        for noise in [0.0, 0.1] {
+        for noise in [0.0, 0.1, 0.3] {
             trial.setting.noise = noise;
             let capacity = trial.highest_simulated(0, true);
             let mut peak: f64 = 0.0;
