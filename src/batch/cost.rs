@@ -267,8 +267,10 @@ impl Table {
     }
 }
 
+/// A year at the most, so that it can be added to any moment.
 fn seconds(number: f64) -> Duration {
-    Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX)
+    const YEAR: f64 = 365.0 * 86_400.0;
+    Duration::try_from_secs_f64(number.min(YEAR)).unwrap_or_default()
 }
 
 /// Rows of the knot at `index`.

@@ -130,3 +130,43 @@ fn batches_that_buy_nothing_are_not_made() {
     // What somebody chose is not judged.
     assert_eq!(sizes(BatchingPolicy { preferred_rows: vec![4], ..policy(8) }), [4]);
 }
+
+/// Lets calls of 1 ms and a tenth for each row run, as many as `offered` requests make of them at a time, until
+/// `calls` were made. Tells the sizes of the last ones.
+fn learnt(costs: &Arc<Costs>, objective: Option<Duration>, offered: usize, calls: usize) -> Vec<usize> {
+    let policy = BatchingPolicy { objective, ..policy(32) };
+    let mut queue = Queue::new(Batching { policy, costs: Arc::clone(costs) }, 1);
+    let mut now = Instant::now();
+    let mut sizes = vec![];
+    for _ in 0..calls {
+        for _ in queue.len()..offered {
+            let _ = queue.push(item("a"), 0, None, now);
+        }
+        let Taken::Batch(batch) = queue.take(now, &mut vec![]) else { panic!("nothing was admitted") };
+        let rows = batch.len() as u64;
+        let took = MS + MS / 10 * batch.len() as u32;
+        costs.observe(Size { rows, bytes: 8 * rows }, took);
+        now += took;
+        queue.ended();
+        sizes.push(batch.len());
+    }
+    sizes.split_off(calls - 16)
+}
+
+#[test]
+fn batches_that_were_thought_to_buy_nothing_are_made_once_they_do() {
+    let costs = Arc::new(Costs::new(32));
+    let call = |rows: u64| (Size { rows, bytes: 8 * rows }, MS * rows as u32);
+    costs.seed(&[call(1), call(2)]);
+    assert_eq!(learnt(&costs, None, 32, 2000), [32; 16]);
+}
+
+#[test]
+fn what_was_measured_a_hundred_times_too_long_is_put_right() {
+    let costs = Arc::new(Costs::new(32));
+    let call = |rows: u64| (Size { rows, bytes: 8 * rows }, MS * (100 + 10 * rows as u32));
+    costs.seed(&[call(1), call(2)]);
+    // Larger calls than 20 rows are never offered, so what they cost is only extrapolated.
+    let sizes = learnt(&costs, Some(20 * MS), 20, 500);
+    assert!(sizes.iter().all(|&size| size >= 16), "{sizes:?}");
+}
