@@ -26,12 +26,13 @@ const GRPC_CONNECTIONS: usize = 8;
 const STREAMS: usize = 100;
 
 /// Requests that are due, and the lines that wait for them.
-#[derive(Default)]
 struct Queue {
+    worker: Rc<Worker>,
     /// Its length is bounded by the rate and the time that a load lasts.
     due: RefCell<VecDeque<Due>>,
     idle: Cell<usize>,
     lines: Cell<usize>,
+    lines_max: usize,
     filled: Notify,
 }
 
@@ -42,79 +43,76 @@ pub async fn run(worker: Rc<Worker>, rate: f64, process: Process) {
         Protocol::Json | Protocol::Binary => HTTP_CONNECTIONS,
     };
     let connections = worker.share.part(worker.effort.connections.unwrap_or(default)).max(1);
-    let lines_max = match worker.calls.protocol {
-        Protocol::Grpc => connections * STREAMS,
-        Protocol::Json | Protocol::Binary => connections,
-    };
-    let queue = Rc::new(Queue::default());
+    let queue = Rc::new(Queue {
+        worker: Rc::clone(&worker),
+        due: RefCell::default(),
+        idle: Cell::default(),
+        lines: Cell::default(),
+        lines_max: match worker.calls.protocol {
+            Protocol::Grpc => connections * STREAMS,
+            Protocol::Json | Protocol::Binary => connections,
+        },
+        filled: Notify::new(),
+    });
+    // Every thread follows the whole schedule and sends each of its own: bursts are bursts of the whole load.
+    let whole = Schedule::new(process, rate, worker.effort.seed);
+    let own = whole.skip(worker.share.index).step_by(worker.share.of);
     let mut tasks = JoinSet::new();
     let mut lines = worker.lines(connections);
-    let mut begin = || {
-        let line = lines();
-        tasks.spawn_local(serve(Rc::clone(&worker), Rc::clone(&queue), line));
-    };
-    let dispatching = dispatch(&worker, &queue, lines_max, rate, process, &mut begin);
-    if let Some(Err(error)) = worker.until_stopped(dispatching).await {
-        // Without a timer nothing more is sent: the counts say so, and this says why.
-        eprintln!("weir: the timer of the load generator failed: {error}");
-        return;
-    }
+    let dispatching = queue.dispatch(own, || _ = tasks.spawn_local(Rc::clone(&queue).serve(lines())));
+    worker.until_stopped(dispatching).await;
     queue.due.borrow_mut().clear();
     queue.filled.notify_waiters();
     let _ = tokio::time::timeout(LAST_ANSWERS, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
-async fn dispatch(
-    worker: &Worker,
-    queue: &Queue,
-    lines_max: usize,
-    rate: f64,
-    process: Process,
-    begin: &mut impl FnMut(),
-) -> std::io::Result<()> {
-    let alarm = Alarm::new()?;
-    let (index, of) = (worker.share.index, worker.share.of);
-    // Every thread follows the whole schedule and sends each of its own: bursts are bursts of the whole load.
-    let mut schedule = Schedule::new(process, rate, worker.effort.seed).skip(index).step_by(of);
-    let mut next = schedule.next().unwrap_or(u64::MAX);
-    loop {
-        let now = worker.now();
-        let mut became_due = 0;
-        while next <= now {
-            let free = queue.idle.get() > 0;
-            queue
-                .due
-                .borrow_mut()
-                .push_back(Due { at: next, queued: !free && queue.lines.get() >= lines_max });
-            if free {
-                queue.idle.set(queue.idle.get() - 1);
-                queue.filled.notify_one();
-            } else if queue.lines.get() < lines_max {
-                queue.lines.set(queue.lines.get() + 1);
-                begin();
+impl Queue {
+    /// Puts requests in the queue when they are due, for ever. `begin` starts one more line.
+    async fn dispatch(&self, mut schedule: impl Iterator<Item = u64>, mut begin: impl FnMut()) {
+        let alarm = Alarm::new();
+        let mut next = schedule.next().unwrap_or(u64::MAX);
+        loop {
+            let now = self.worker.now();
+            let mut became_due = 0;
+            while next <= now {
+                self.offer(next, &mut begin);
+                became_due += 1;
+                next = schedule.next().unwrap_or(u64::MAX);
             }
-            became_due += 1;
-            next = schedule.next().unwrap_or(u64::MAX);
-        }
-        if became_due > 0 {
-            lock(&worker.tally).due += became_due;
-        }
-        match next.saturating_sub(worker.now()) {
-            0 => tokio::task::yield_now().await,
-            wait => alarm.after(Duration::from_nanos(wait)).await?,
+            if became_due > 0 {
+                lock(&self.worker.tally).due += became_due;
+            }
+            match next.saturating_sub(self.worker.now()) {
+                0 => tokio::task::yield_now().await,
+                wait => alarm.after(Duration::from_nanos(wait)).await,
+            }
         }
     }
-}
 
-/// Sends what is due on one line.
-async fn serve(worker: Rc<Worker>, queue: Rc<Queue>, mut line: Line) {
-    while !worker.stopped() {
-        let due = queue.due.borrow_mut().pop_front();
-        match due {
-            Some(due) => worker.ask(&mut line, Some(due)).await,
-            None => {
-                queue.idle.set(queue.idle.get() + 1);
-                queue.filled.notified().await;
+    fn offer(&self, at: u64, begin: &mut impl FnMut()) {
+        let (idle, lines) = (self.idle.get(), self.lines.get());
+        let queued = idle == 0 && lines >= self.lines_max;
+        self.due.borrow_mut().push_back(Due { at, queued });
+        if idle > 0 {
+            self.idle.set(idle - 1);
+            // The line that was used last: few connections stay warm, the others are there for bad times.
+            self.filled.notify_last();
+        } else if !queued {
+            self.lines.set(lines + 1);
+            begin();
+        }
+    }
+
+    /// Sends what is due on one line.
+    async fn serve(self: Rc<Self>, mut line: Line) {
+        while !self.worker.stopped() {
+            let due = self.due.borrow_mut().pop_front();
+            match due {
+                Some(due) => self.worker.ask(&mut line, Some(due)).await,
+                None => {
+                    self.idle.set(self.idle.get() + 1);
+                    self.filled.notified().await;
+                }
             }
         }
     }

@@ -1,16 +1,18 @@
-//! Unary gRPC calls over hyper's HTTP/2 client, in clear text and without an upgrade.
+//! Unary gRPC calls over HTTP/2, in clear text and without an upgrade.
 //!
-//! Always: a call succeeded only if its trailers say `grpc-status: 0`.
+//! Always: a call succeeded only if its trailers say `grpc-status: 0`; head and body of a request leave in one write.
+//! That is why h2 is used here and not hyper's client, which sends them apart: it cost the generator 17 µs a call, and
+//! the server two reads of each.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -27,9 +29,19 @@ pub struct Channel {
     address: SocketAddr,
     uri: Uri,
     headers: HeaderMap,
-    sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    open: RefCell<Option<Open>>,
+    /// Held while the connection is opened: others wait for it.
+    opening: Mutex<()>,
     opened: Cell<bool>,
     reopened: Cell<u64>,
+}
+
+/// A connection that was opened.
+#[derive(Clone)]
+struct Open {
+    sender: SendRequest<Bytes>,
+    /// Whether it takes no more calls.
+    closed: Arc<AtomicBool>,
 }
 
 impl Channel {
@@ -50,7 +62,8 @@ impl Channel {
             address,
             uri: uri.expect("hosts are checked and methods are ours"),
             headers,
-            sender: Mutex::default(),
+            open: RefCell::default(),
+            opening: Mutex::default(),
             opened: Cell::new(false),
             reopened: Cell::new(0),
         }
@@ -61,15 +74,9 @@ impl Channel {
         self.exchange(message, 0).await.map(|_| ())
     }
 
-    /// Sends a message behind its prefix and gives the one that answers, if it has no more than `keep` bytes.
+    /// Sends a message behind its prefix and gives the one that answers, the first `keep` bytes with its prefix.
     pub(super) async fn exchange(&self, message: &Bytes, keep: usize) -> Result<Bytes, Failure> {
-        let mut sender = self.sender().await?;
-        let mut request = Request::new(Full::new(message.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = self.headers.clone();
-        let response = sender.send_request(request).await.map_err(|error| innermost(&error))?;
+        let response = self.send(message).await?.await.map_err(Failure::connection)?;
         if response.status() != 200 {
             return Err(Failure::new(
                 response.status().as_str().to_owned(),
@@ -88,50 +95,80 @@ impl Channel {
         self.reopened.take()
     }
 
-    async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        // Those that come while it is being opened wait for it.
-        let mut sender = self.sender.lock().await;
-        match &*sender {
-            Some(open) if !open.is_closed() => Ok(open.clone()),
-            _ => {
-                let opened = self.open().await?;
-                self.reopened.set(self.reopened.get() + u64::from(self.opened.replace(true)));
-                Ok(sender.insert(opened).clone())
-            }
-        }
+    async fn send(&self, message: &Bytes) -> Result<ResponseFuture, Failure> {
+        let Open { sender, closed } = self.connected().await?;
+        let sent = async {
+            // The server says how many calls it takes at once; the others wait here.
+            let mut sender = sender.ready().await?;
+            let mut request = Request::new(());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = self.uri.clone();
+            *request.version_mut() = Version::HTTP_2;
+            *request.headers_mut() = self.headers.clone();
+            let (response, mut body) = sender.send_request(request, false)?;
+            // What the server has no room for yet waits in memory; it is a handle of bytes that are there anyway.
+            body.send_data(message.clone(), true)?;
+            Ok(response)
+        };
+        sent.await.map_err(|error: h2::Error| {
+            closed.store(true, Ordering::Relaxed);
+            Failure::connection(error)
+        })
     }
 
-    async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    async fn connected(&self) -> Result<Open, Failure> {
+        if let Some(open) = self.usable() {
+            return Ok(open);
+        }
+        let _opening = self.opening.lock().await;
+        // Somebody else may have opened it meanwhile.
+        if let Some(open) = self.usable() {
+            return Ok(open);
+        }
+        let open = self.connect().await?;
+        self.reopened.set(self.reopened.get() + u64::from(self.opened.replace(true)));
+        *self.open.borrow_mut() = Some(open.clone());
+        Ok(open)
+    }
+
+    fn usable(&self) -> Option<Open> {
+        self.open.borrow().as_ref().filter(|open| !open.closed.load(Ordering::Relaxed)).cloned()
+    }
+
+    async fn connect(&self) -> Result<Open, Failure> {
         let connecting = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(self.address)).await;
         let stream = connecting.map_err(Failure::connection)?.map_err(Failure::connection)?;
         stream.set_nodelay(true).map_err(Failure::connection)?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+        let (sender, connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(TokioIo::new(stream))
+            .enable_push(false)
+            .handshake(stream)
             .await
-            .map_err(|error| innermost(&error))?;
-        // It ends when every sender is gone or the server closes it; what it says of errors, the calls say too.
-        tokio::spawn(connection);
-        Ok(sender)
+            .map_err(Failure::connection)?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&closed);
+        tokio::spawn(async move {
+            // What it says of errors, the calls say too.
+            let _ = connection.await;
+            ended.store(true, Ordering::Relaxed);
+        });
+        Ok(Open { sender, closed })
     }
 }
 
 /// Reads a body up to its trailers; gives the message in it.
-async fn message_of(mut body: Incoming, keep: usize) -> Result<Bytes, Failure> {
+async fn message_of(mut body: RecvStream, keep: usize) -> Result<Bytes, Failure> {
     let mut received = 0;
     let mut kept = Vec::new();
-    let mut outcome = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| innermost(&error))?;
-        match frame.data_ref() {
-            Some(data) => {
-                received += data.len();
-                kept.extend_from_slice(&data[..data.len().min(keep.saturating_sub(kept.len()))]);
-            }
-            None => outcome = frame.trailers_ref().and_then(status),
-        }
+    while let Some(data) = body.data().await {
+        let data = data.map_err(Failure::connection)?;
+        body.flow_control().release_capacity(data.len()).map_err(Failure::connection)?;
+        received += data.len();
+        kept.extend_from_slice(&data[..data.len().min(keep.saturating_sub(kept.len()))]);
     }
+    let trailers = body.trailers().await.map_err(Failure::connection)?;
+    let outcome = trailers.as_ref().and_then(status);
     outcome.ok_or_else(|| Failure::connection("the answer ended without a grpc-status"))??;
     // One byte tells of compression, four of the length.
     if received < 5 {
@@ -176,12 +213,6 @@ const CODES: [&str; 17] = [
 
 fn name(code: &str) -> &'static str {
     code.parse().ok().and_then(|code: usize| CODES.get(code)).unwrap_or(&"UNKNOWN")
-}
-
-/// The cause behind all others: the layers above it only say that something went wrong.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> Failure {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    Failure::connection(causes.last().map_or_else(String::new, ToString::to_string))
 }
 
 #[cfg(test)]
