@@ -1,0 +1,61 @@
+//! How near Weir comes to what the model, the libraries and the protocols allow.
+//!
+//!     cargo bench --bench ceiling -- [WORKLOAD ...] [rounds=5] [seconds=1] [cores=all|1] [model=DIR] [json=FILE]
+//!
+//! Workloads: small, json, tensor, batch, heavy, open, idle, start, memory; all of them unless some are named, and
+//! `heavy` only with `model=DIR`, a model's folder as in a repository.
+//!
+//! Beside Weir stand, each in a process of its own: the same model in bare session calls, with the best batch, callers
+//! and threads that a sweep finds; tonic answering the same messages with what they hold, on one thread and on all;
+//! hyper doing so for JSON by way of typed structs, and for bytes. All are asked in turns, in an order that
+//! changes, and what is compared are medians of ratios of one round: rates move with the neighbours, ratios less.
+//! Processor time is that of the server's process alone. `cores=1` gives the server one core and the generator
+//! another.
+//!
+//! It writes its models itself, starts the release binary on free ports, and needs Linux.
+
+// A panic is how a benchmark says that there is nothing to measure.
+#![allow(clippy::unwrap_used)]
+
+mod children;
+mod contest;
+mod echo;
+mod models;
+mod options;
+mod session;
+#[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod support;
+mod table;
+mod workloads;
+
+use options::Options;
+use table::Table;
+use workloads::WORKLOADS;
+
+fn main() {
+    // Before any thread is started.
+    weir::backend::onnx::opt_out_of_telemetry();
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    match arguments.first().map(String::as_str) {
+        Some(echo::CHILD) => echo::serve(&arguments[1..]),
+        Some(session::CHILD) => session::obey(&arguments[1..]),
+        _ => measure(&Options::parse(&arguments)),
+    }
+}
+
+fn measure(options: &Options) {
+    println!("{}", options.described());
+    let mut table = Table::default();
+    for (name, workload) in WORKLOADS {
+        if options.chosen(name) {
+            eprintln!("{name} ...");
+            workload(options, &mut table);
+        }
+    }
+    print!("{}", table.render());
+    if let Some(file) = &options.json {
+        std::fs::write(file, table.json()).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+}

@@ -1,0 +1,65 @@
+//! A model that costs next to nothing: what is left is the front end.
+
+use weir::bench::Protocol;
+
+use crate::contest::{Contest, Measured, Server, Turn, floats};
+use crate::echo::Echo;
+use crate::models::{self, SMALL};
+use crate::options::Options;
+use crate::session::Bare;
+use crate::table::{Table, Target};
+
+/// Requests under way, each on a connection of its own.
+const CONNECTIONS: [usize; 3] = [1, 32, 128];
+
+pub fn measure(options: &Options, table: &mut Table) {
+    let model = models::small_model();
+    let request = floats(SMALL.0, SMALL.1);
+    let weir = super::weir(options, &model.repository);
+    let [tonic, tonic_all] = [false, true].map(|all| Echo::tonic(options, all));
+    let (json, bytes) = (Echo::json(options), Echo::bytes(options));
+    let echo = |echo: &Echo, protocol| Server::new(echo.id(), echo.address, protocol, &request);
+    let servers = [
+        ("tonic", echo(&tonic, Protocol::Grpc)),
+        ("tonic, all threads", echo(&tonic_all, Protocol::Grpc)),
+        ("hyper, JSON", echo(&json, Protocol::Json)),
+        ("hyper, bytes", echo(&bytes, Protocol::Binary)),
+        ("grpc", Server::weir(&weir, Protocol::Grpc, &request)),
+        ("json", Server::weir(&weir, Protocol::Json, &request)),
+        ("binary", Server::weir(&weir, Protocol::Binary, &request)),
+    ];
+    let mut bare = Bare::start(options, &model.file);
+    table.note(format!("small: the session at its best has {}", bare.described()));
+    for connections in CONNECTIONS {
+        let mut turns: Vec<Turn<'_>> = Vec::new();
+        for (name, server) in &servers {
+            turns.push((name, Box::new(move || server.closed(options, connections))));
+        }
+        let bare = &mut bare;
+        turns.push(("session", Box::new(move || bare.single(options.time))));
+        compare(table, connections, &Contest::hold(options.rounds, turns));
+    }
+}
+
+fn compare(table: &mut Table, connections: usize, contest: &Contest) {
+    let mut add = |what: String, values, target| table.add("small", what, values, target);
+    for (weir, echo, most) in
+        [("grpc", "tonic", 1.0), ("json", "hyper, JSON", 1.1), ("binary", "hyper, bytes", 1.25)]
+    {
+        add(
+            format!("{connections} x {weir}: CPU by {echo} + a session call"),
+            contest.cpu_of_parts(weir, [echo, "session"]),
+            Target::AtMost(most),
+        );
+    }
+    let cpu = |measured: &Measured| measured.cpu_us;
+    for name in
+        ["tonic", "tonic, all threads", "hyper, JSON", "hyper, bytes", "session", "grpc", "json", "binary"]
+    {
+        add(format!("{connections} x {name}: CPU, µs"), contest.values(name, cpu), Target::None);
+    }
+    let rate = |measured: &Measured| measured.rate;
+    add(format!("{connections} x grpc: rate by tonic"), contest.ratios("grpc", "tonic", rate), Target::None);
+    let p50 = |measured: &Measured| measured.p50_us;
+    add(format!("{connections} x grpc: p50 by tonic"), contest.ratios("grpc", "tonic", p50), Target::None);
+}
