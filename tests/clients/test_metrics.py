@@ -104,8 +104,10 @@ def test_a_body_that_is_no_json_is_counted_as_a_failure(weir, http):
 def test_a_deadline_that_passes_is_counted_as_such(weir_fixtures):
     before = page(weir_fixtures)
     request = wire_grpc.request_of("slow", samples.rows_of_four(1))
-    with wire_grpc.channel_to(weir_fixtures) as channel, pytest.raises(grpc.RpcError):
-        wire_grpc.stub_on(channel).ModelInfer(request, timeout=0.01)
+    with wire_grpc.channel_to(weir_fixtures) as channel:
+        grpc.channel_ready_future(channel).result(timeout=60)
+        with pytest.raises(grpc.RpcError):
+            wire_grpc.stub_on(channel).ModelInfer(request, timeout=0.01)
     # The server may learn of the deadline or of the client's leaving first; either is not a success.
     assert eventually(lambda: grown(before, page(weir_fixtures), ENDED) == 1)
     after = page(weir_fixtures)
