@@ -91,7 +91,9 @@ fn shown(value: f64) -> String {
     }
 }
 
+/// The median, and the values that half of all lie between.
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    [0.25, 0.5, 0.75].map(|part| values[((values.len() - 1) as f64 * part).round() as usize])
+    let last = (values.len() - 1) as f64;
+    [(0.25 * last).floor(), (0.5 * last).round(), (0.75 * last).ceil()].map(|at| values[at as usize])
 }

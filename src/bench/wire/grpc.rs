@@ -131,6 +131,11 @@ impl Channel {
         Ok(open)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.usable().is_none()
+    }
+
     fn usable(&self) -> Option<Open> {
         self.open.borrow().as_ref().filter(|open| !open.closed.load(Ordering::Relaxed)).cloned()
     }

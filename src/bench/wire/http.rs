@@ -1,5 +1,5 @@
 //! HTTP/1.1 by hand: a request is one write of bytes that stand ready, an answer is its head and the length of its
-//! body. That costs the generator about half of what hyper's client does.
+//! body. That costs the generator 6 to 7 µs of processor a request, most of it in the kernel.
 
 use std::io;
 use std::net::SocketAddr;
