@@ -39,3 +39,4 @@ pub mod app;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod tune;

@@ -2,7 +2,8 @@
 //!
 //! Always: an error is one line on standard error, `weir: …`, and exit code 1; a wrong argument is exit code 2; a
 //! reader that stops reading early is no error.
-//! Not here: what is live. Commands other than `serve`, `check-config`, `audit verify` and `bench` ask a server for it.
+//! Not here: what is live. Commands other than `serve`, `check-config`, `audit verify`, `bench` and `tune` ask a
+//! server for it.
 
 mod audit;
 mod bench;
@@ -13,12 +14,14 @@ mod feedback;
 mod label;
 mod load;
 mod options;
+mod progress;
 mod rollout;
 mod route;
 mod serve;
 mod shadows;
 mod status;
 mod text;
+mod tune;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -71,6 +74,7 @@ enum Command {
     /// Read the record of changes, or verify that nobody altered it
     Audit(audit::AuditArguments),
     Bench(Box<bench::BenchArguments>),
+    Tune(tune::TuneArguments),
 }
 
 /// Runs the program. Errors go to standard error as one line.
@@ -108,6 +112,7 @@ fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Verdict> {
         Command::Feedback(feedback) => done(feedback.run(out)),
         Command::Audit(audit) => done(audit.run(out)),
         Command::Bench(bench) => bench.run(out),
+        Command::Tune(tune) => tune.run(out),
     }
 }
 
@@ -164,6 +169,7 @@ mod tests {
             "weir audit list --limit 10 --model digits",
             "weir bench digits --version 2 --server http://host:1 --protocol grpc,json,binary --rate 10 --arrivals bursty",
             "weir bench digits --url host:1 --objective 5 --find-rate --json -",
+            "weir tune digits --models x --version 2 --seconds 5 --batch 1,8 --shape image:64 --write --json",
             "weir audit verify --state x --expect 1:00",
         ] {
             let words = line.split_whitespace();

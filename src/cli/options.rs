@@ -139,6 +139,16 @@ pub fn version(text: &str) -> Result<u64, String> {
     Ok(version.number())
 }
 
+/// An input's dimensions on the command line: `NAME:DIMS`.
+pub fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
+    let parsed = text.rsplit_once(':').and_then(|(name, dims)| {
+        let dims =
+            dims.split(',').map(|dim| dim.parse().ok().filter(|dim| *dim >= 0)).collect::<Option<_>>()?;
+        (!name.is_empty()).then(|| (name.to_owned(), dims))
+    });
+    parsed.ok_or_else(|| format!("'{text}' is not NAME:DIMS, such as image:3,224,224"))
+}
+
 /// A number from 0 to 1.
 pub fn part(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));

@@ -81,10 +81,20 @@ impl Loaded {
         &self.digest
     }
 
+    /// What it serves with.
+    pub fn completed(&self) -> &Completed {
+        &self.completed
+    }
+
+    /// What its first instance calls.
+    pub fn session(&self) -> &Arc<dyn Session> {
+        self.instances.first().expect("a config without instances is refused")
+    }
+
     /// Starts the threads: from here on the version can answer. Errors: the system gives no thread.
     pub fn start(self, listener: &dyn EventSink) -> Result<Servable, String> {
+        let first = Arc::clone(self.session());
         let Self { id, completed, profile, instances, costs, graph_input_count, digest } = self;
-        let first = instances.first().map(Arc::clone).ok_or("the config asks for no instance")?;
         let sink = listener.servable(&id, &profile);
         let name = thread_name(&id);
         let batching = Batching { policy: completed.batching.clone(), costs };

@@ -8,7 +8,7 @@ mod load;
 pub mod prove;
 pub mod repository;
 mod servable;
-mod warmup;
+pub mod warmup;
 
 pub use load::{LoadRequest, Loaded, load, urgency};
 pub use servable::{Servable, Submitted, VersionState};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{BatchInput, GraphTensor, RunError, Session};
 use crate::batch::Size;
-use crate::model::config::{Completed, WarmupData, WarmupSample};
-use crate::tensor::{ANY, Shape, Tensor};
+use crate::model::config::{Completed, WarmupData, WarmupInput, WarmupSample};
+use crate::tensor::{ANY, Shape, Signature, Tensor, format_dims};
 
 use super::prove::{Fill, repeated, row_shape, sample};
 
@@ -58,7 +58,10 @@ fn size_of(inputs: &[BatchInput], rows: usize) -> Size {
     Size { rows: rows as u64, bytes }
 }
 
-fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<BatchInput>, String> {
+/// The inputs of a session call with a sample's data, the same for each row.
+///
+/// Errors: the sample does not fit the signature.
+pub fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<BatchInput>, String> {
     let signature = &completed.signature;
     if signature.batched() && warmup.rows > signature.max_batch_size {
         return Err(format!(
@@ -92,6 +95,41 @@ fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<BatchIn
         return Err(format!("the model has no input '{}'", extra.name));
     }
     Ok(inputs)
+}
+
+/// A sample of one row with made-up data. Open dimensions are those of `shapes`, by input, which may have the batch
+/// axis before them; where it names none they are [`OPEN_SIZE`].
+///
+/// Errors: a shape that no input has; an input too large to make up.
+pub fn made_up_sample(signature: &Signature, shapes: &[(String, Vec<i64>)]) -> Result<WarmupSample, String> {
+    if let Some((unknown, _)) = shapes.iter().find(|(name, _)| signature.input(name).is_none()) {
+        let names: Vec<&str> = signature.inputs.iter().map(|spec| &*spec.name).collect();
+        return Err(format!("the model has no input '{unknown}'; it has {}", names.join(", ")));
+    }
+    let mut inputs = Vec::new();
+    for spec in signature.inputs.iter().filter(|spec| !spec.optional) {
+        let given = shapes.iter().find(|(name, _)| **name == *spec.name).map(|(_, dims)| dims.as_slice());
+        let dims: Vec<i64> = match given {
+            None => spec.dims.iter().map(|&d| if d == ANY { OPEN_SIZE } else { d }).collect(),
+            Some(dims) if spec.fits(dims) => dims.to_vec(),
+            Some([_, dims @ ..]) if signature.batched() && spec.fits(dims) => dims.to_vec(),
+            Some(dims) => {
+                let (given, own) = (format_dims(dims), format_dims(&spec.dims));
+                return Err(format!("input '{}' has shape {own}, which {given} does not fit", spec.name));
+            }
+        };
+        let elements = Shape::from_dims(dims.iter().copied()).and_then(|shape| shape.elements());
+        if elements.is_none_or(|n| n > ELEMENTS_MAX) {
+            return Err(format!(
+                "input '{}' of shape {} is too large to make up; choose smaller dimensions",
+                spec.name,
+                format_dims(&dims)
+            ));
+        }
+        let (name, datatype) = (spec.name.to_string(), spec.datatype);
+        inputs.push(WarmupInput { name, datatype, dims, data: WarmupData::Random });
+    }
+    Ok(WarmupSample { name: "made up".to_owned(), rows: 1, count: 1, inputs })
 }
 
 /// What made-up data told of a model.

@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["serve"],
     &["control", "monitor"],
     &["api"],
-    &["app", "bench", "cli", "config", "main"],
+    &["app", "bench", "cli", "config", "main", "tune"],
 ];
 
 /// Imports within one floor that are meant: (who, whom). Below the mechanisms all may import each other.
@@ -22,6 +22,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("cli", "app"),
     ("cli", "bench"),
     ("cli", "config"),
+    ("cli", "tune"),
     ("main", "cli"),
 ];
 

@@ -24,5 +24,6 @@ mod routes_file;
 mod scheduling;
 mod shadows;
 mod support;
+mod tune;
 mod versions;
 mod watch;

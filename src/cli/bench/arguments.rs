@@ -105,7 +105,7 @@ struct DataArguments {
     batch: Option<usize>,
     /// Dimensions of an input whose own are open (they are 1 otherwise), with or without the first, such as
     /// image:3,224,224; may be repeated
-    #[arg(long, value_name = "NAME:DIMS", value_parser = shape, conflicts_with = "data")]
+    #[arg(long, value_name = "NAME:DIMS", value_parser = options::shape, conflicts_with = "data")]
     shape: Vec<(String, Vec<i64>)>,
     /// Send the requests of a JSON file: {"inputs": [...]} as the protocol has it, or a list of such, in turns
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
@@ -272,15 +272,6 @@ fn rate(text: &str) -> Result<f64, String> {
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1e6);
     number.ok_or_else(|| format!("'{text}' is not a number over 0, a million at the most"))
-}
-
-fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
-    let parsed = text.rsplit_once(':').and_then(|(name, dims)| {
-        let dims =
-            dims.split(',').map(|dim| dim.parse().ok().filter(|dim| *dim >= 0)).collect::<Option<_>>()?;
-        (!name.is_empty()).then(|| (name.to_owned(), dims))
-    });
-    parsed.ok_or_else(|| format!("'{text}' is not NAME:DIMS, such as image:3,224,224"))
 }
 
 #[cfg(test)]

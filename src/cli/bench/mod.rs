@@ -3,22 +3,19 @@
 mod arguments;
 mod table;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 pub use arguments::BenchArguments;
 
 use super::options::{Verdict, print};
-use super::text;
+use super::{progress, text};
 use crate::bench::{
     Bench, Calls, Endpoint, Found, Load, Metadata, Moment, Processor, Protocol, Report, Request, Row, Stop,
     Target, made, read,
 };
-
-/// The bar counts in thousandths.
-const BAR_LENGTH: u64 = 1000;
 
 /// How the shell tells that Ctrl-C ended a program.
 const ENDED_BY_INTERRUPT: i32 = 130;
@@ -58,7 +55,7 @@ impl BenchArguments {
         let mut run = Run {
             arguments: self,
             target: self.target()?,
-            bar: bar(),
+            bar: progress::bar(),
             stop: Stop::default(),
             report: self.report(),
         };
@@ -149,19 +146,8 @@ async fn on_interrupt(stop: Stop) {
     }
 }
 
-/// Nothing is drawn where nobody watches.
-fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{prefix:24} [{bar:40}] {msg}").expect("the template is well-formed");
-    let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), ProgressDrawTarget::stderr());
-    bar.with_style(style.progress_chars("=> "))
-}
-
 fn show(bar: &ProgressBar, moment: Moment) {
-    bar.set_position((moment.part * BAR_LENGTH as f64) as u64);
+    progress::fill(bar, moment.part);
     let rate = moment.requests_per_second.map(|rate| format!("{}/s", text::grouped(rate.round() as u64)));
     bar.set_message(rate.unwrap_or_else(|| "warming up".to_owned()));
 }

@@ -4,10 +4,12 @@
 //! ignored silently.
 
 mod complete;
+mod edit;
 mod pbtxt;
 mod resolve;
 
 pub use complete::{Completed, complete, may_batch};
+pub use edit::{CpuSetting, with_cpu_setting};
 pub use pbtxt::to_json;
 pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
 
@@ -131,16 +133,22 @@ pub struct ModelConfig {
     pub source: pb::ModelConfig,
 }
 
+/// Name of the file, in the model's folder.
+pub const FILE_NAME: &str = "config.pbtxt";
+
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Reads the config of the model in `folder`; a model without one gets the defaults.
 ///
 /// Errors: what is wrong, with the key's name.
 pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
-    let text = match std::fs::read_to_string(folder.join("config.pbtxt")) {
+    let text = match std::fs::read_to_string(folder.join(FILE_NAME)) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(format!("config.pbtxt cannot be read: {}", e.kind())),
     };
-    let text = text.trim_start_matches('\u{feff}');
+    let text = text.trim_start_matches(BYTE_ORDER_MARK);
     resolve(&pbtxt::parse(text)?, name, folder, defaults)
 }
 

@@ -460,7 +460,7 @@ fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<
     parameters.sort();
     for (key, value) in parameters {
         match key.as_str() {
-            "intra_op_thread_count" => options.intra_op_threads = number(key, value)?,
+            INTRA_OP_THREADS => options.intra_op_threads = number(key, value)?,
             "inter_op_thread_count" => options.inter_op_threads = number(key, value)?,
             "execution_mode" => {
                 options.parallel = match value {
@@ -484,6 +484,9 @@ fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<
     }
     Ok(options)
 }
+
+/// The parameter that sets the threads inside one operator.
+pub const INTRA_OP_THREADS: &str = "intra_op_thread_count";
 
 /// Parameters that go to the CUDA provider.
 const CUDA_PARAMETERS: &[&str] =
