@@ -82,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn chunks_come_in_order_and_the_status_last() {
-        let body = Chunks::new(["ab", "", "c"].map(|text| Bytes::from(text))).with_status();
+        let body = Chunks::new(["ab", "", "c"].map(Bytes::from)).with_status();
         assert_eq!(body.size_hint().exact(), Some(3));
         let collected = body.collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");

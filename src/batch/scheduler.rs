@@ -281,6 +281,9 @@ impl Scheduler {
     /// `may_run` says whether the caller can run a batch itself; if so, the answer tells whether it must.
     pub fn submit(&self, job: Job, may_run: bool) -> Result<Queued, SubmitError> {
         let (level, timeout, now) = (job.limits.priority, job.limits.timeout, job.queued);
+        // One long call would hold up every connection of the caller's thread.
+        let short = self.shared.costs.predict(size_of(std::slice::from_ref(&job))) <= ON_THE_SPOT_MAX;
+        let on_the_spot = may_run && short && self.shared.runs_on_the_spot();
         let mut state = self.shared.lock();
         if state.closed {
             return Err(SubmitError::Closed);
@@ -289,7 +292,6 @@ impl Scheduler {
         self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
         match pushed {
             Ok(rejected_at) => {
-                let on_the_spot = may_run && self.shared.runs_on_the_spot();
                 if !on_the_spot {
                     state.owed += 1;
                     self.shared.call_for_help(state);
@@ -301,16 +303,16 @@ impl Scheduler {
         }
     }
 
-    /// Runs what waits on this thread, until the caller's own job is `picked`, or as many session calls run as there
-    /// are instances: then an instance takes it up when one of them ends.
+    /// Runs what waits on this thread, until the caller's own job is `picked`. Instances take it up instead if as many
+    /// session calls run as there are instances, or if something waits that is theirs to run.
     pub fn run_on_the_spot(&self, picked: &AtomicBool) {
         let Some(session) = &self.shared.shared_session else { return };
         let mut dropped = Vec::new();
         while !picked.load(Ordering::Relaxed) {
             let mut state = self.shared.lock();
-            if state.running >= state.instances {
+            if state.running >= state.instances || state.owed > 0 {
                 state.owed = state.queue.len();
-                return;
+                return self.shared.call_for_help(state);
             }
             let taken = state.take(&mut dropped);
             self.shared.depth.store(state.queue.len(), Ordering::Relaxed);

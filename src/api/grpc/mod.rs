@@ -75,7 +75,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         match self.get_mut() {
             Self::Unary(chunks) => match Pin::new(chunks).poll_frame(context) {
-                Poll::Ready(frame) => Poll::Ready(frame.map(|Ok(frame)| Ok(frame))),
+                Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {}))),
                 Poll::Pending => Poll::Pending,
             },
             Self::Tonic(body) => Pin::new(body).poll_frame(context),
