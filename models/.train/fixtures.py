@@ -125,6 +125,9 @@ def build_good():
         model_file(GOOD, "echo_input"),
     )
 
+    save(text(), model_file(GOOD, "text"))
+    write_config(GOOD, "text", TEXT_CONFIG)
+
 
 def identity(element_type, shape):
     """INPUT0 to OUTPUT0, unchanged."""
@@ -180,6 +183,59 @@ def slow():
     return one_to_one("slow", nodes, ["N", 4], initializers)
 
 
+# Words that `text` knows, and numbers that stand for each place.
+TEXT_WORDS, TEXT_WIDTH = 64, 8
+
+
+def text():
+    """One layer of attention, as an encoder of texts has it: an answer for each word, and one for the whole text.
+
+    The mask counts the words for their positions, keeps padding out of the attention, and out of the mean.
+    """
+    random = np.random.default_rng(5)
+    words = random.normal(size=(TEXT_WORDS, TEXT_WIDTH)).astype(np.float32)
+    segments = random.normal(size=(2, TEXT_WIDTH)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask_of_rows"]),
+        helper.make_node("Unsqueeze", ["mask", "one"], ["mask_of_columns"]),
+        helper.make_node("Gather", ["words", "input_ids"], ["meant"]),
+        helper.make_node("Gather", ["segments", "token_type_ids"], ["segment"]),
+        helper.make_node("CumSum", ["mask_of_rows", "axis"], ["position"]),
+        helper.make_node("Mul", ["position", "tenth"], ["placed"]),
+        helper.make_node("Sum", ["meant", "segment", "placed"], ["embedded"]),
+        helper.make_node("Transpose", ["embedded"], ["keys"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["embedded", "keys"], ["likeness"]),
+        helper.make_node("Sub", ["mask_of_columns", "unit"], ["left_out"]),
+        helper.make_node("Mul", ["left_out", "far"], ["penalty"]),
+        helper.make_node("Add", ["likeness", "penalty"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["attention"], axis=2),
+        helper.make_node("MatMul", ["attention", "embedded"], ["hidden"]),
+        helper.make_node("Mul", ["hidden", "mask_of_rows"], ["counted"]),
+        helper.make_node("ReduceSum", ["counted", "one"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "one"], ["count"], keepdims=1),
+        helper.make_node("Div", ["sum", "count"], ["pooled"]),
+    ]
+    inputs = [tensor(name, TensorProto.INT64, ["N", "length"]) for name in TEXT_INPUTS]
+    outputs = [
+        tensor("hidden", TensorProto.FLOAT, ["N", "length", TEXT_WIDTH]),
+        tensor("pooled", TensorProto.FLOAT, ["N", TEXT_WIDTH]),
+    ]
+    constants = [
+        constant("words", words),
+        constant("segments", segments),
+        constant("last", np.array([2], np.int64)),
+        constant("one", np.array([1], np.int64)),
+        constant("axis", np.int64(1)),
+        constant("tenth", np.float32(0.1)),
+        constant("unit", np.float32(1)),
+        constant("far", np.float32(1e4)),
+    ]
+    return graph("text", nodes, inputs, outputs, constants)
+
+
+TEXT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+
 EXTERNAL_WEIGHTS = np.arange(16, dtype=np.float32).reshape(4, 4)
 
 
@@ -230,6 +286,14 @@ def check_good():
 
     echoed = run(model_file(GOOD, "echo_input"), INPUT0=x)
     assert np.array_equal(echoed["OUTPUT0"], -x) and np.array_equal(echoed["INPUT0"], x)
+
+    ids = np.array([[5, 9, 33, 0, 0], [7, 7, 2, 61, 13]])
+    segments = np.array([[0, 0, 1, 0, 0], [0, 1, 1, 1, 1]])
+    both = run(model_file(GOOD, "text"), **dict(zip(TEXT_INPUTS, [ids, (ids > 0).astype(np.int64), segments])))
+    first = [ids[:1, :3], np.ones((1, 3), np.int64), segments[:1, :3]]
+    alone = run(model_file(GOOD, "text"), **dict(zip(TEXT_INPUTS, first)))
+    assert np.allclose(both["hidden"][:1, :3], alone["hidden"], atol=1e-5), "padding must not change answers"
+    assert np.allclose(both["pooled"][:1], alone["pooled"], atol=1e-5), "padding must not change answers"
 
     for path in sorted(GOOD.glob("*/*/model.onnx")):
         print(f"{path.relative_to(TESTS)}: {path.stat().st_size} bytes\n{signature(path)}")
@@ -554,6 +618,18 @@ output [
     dims: [ -1, 4 ]
   }
 ]
+"""
+
+# Texts of about one length share batches.
+TEXT_CONFIG = """\
+name: "text"
+platform: "onnxruntime_onnx"
+max_batch_size: 16
+dynamic_batching { }
+parameters {
+  key: "pad_inputs"
+  value { string_value: "input_ids:0,attention_mask:mask,token_type_ids:0" }
+}
 """
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ pub struct Graph {
     pub class_labels: Vec<usize>,
 }
 
-/// One input of a session call. The parts are joined along the first axis in the order given.
+/// One input of a session call. The parts, joined in the order given, are its elements; they
+/// may begin and end within a row.
 #[derive(Debug, Clone)]
 pub struct BatchInput {
     /// Position among the graph's inputs.

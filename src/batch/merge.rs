@@ -5,25 +5,41 @@
 
 use smallvec::SmallVec;
 
+use super::pad::{Padded, Text};
 use crate::backend::BatchInput;
 use crate::infer::TensorRow;
 use crate::tensor::{DataType, Shape, Tensor};
 
-/// What must agree for two requests to share a batch: which inputs are there, and every dimension but the first.
+/// What must agree for two requests to share a batch: which inputs are there, and every dimension but the first;
+/// of a padded input's length only the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeKey(SmallVec<[i64; 8]>);
 
 impl ShapeKey {
     /// `batched` says whether the first axis is the batch axis.
     pub fn of(inputs: &TensorRow, batched: bool) -> Self {
+        Self::with(inputs, usize::from(batched), |_| None)
+    }
+
+    /// The key of a batched request whose length may differ from that of its company.
+    pub fn of_text(inputs: &TensorRow, text: &Text) -> Self {
+        Self::with(inputs, 1, |index| text.length_in_key(index))
+    }
+
+    /// Of each input's dimensions the first `skipped` are left out; the next one is what `first` says, if it does.
+    fn with(inputs: &TensorRow, skipped: usize, first: impl Fn(usize) -> Option<i64>) -> Self {
         let mut key = SmallVec::new();
-        for input in inputs {
+        for (index, input) in inputs.iter().enumerate() {
             // A dimension is never negative, so -1 separates inputs and -2 marks an absent one.
             match input {
                 None => key.push(-2),
                 Some(tensor) => {
                     key.push(-1);
-                    key.extend(tensor.shape().dims().iter().skip(usize::from(batched)).copied());
+                    let start = key.len();
+                    key.extend(tensor.shape().dims().iter().skip(skipped).copied());
+                    if let Some(first) = first(index) {
+                        key[start] = first;
+                    }
                 }
             }
         }
@@ -33,27 +49,37 @@ impl ShapeKey {
 
 /// Joins the inputs of requests with equal [`ShapeKey`]s.
 ///
-/// Shapes: input `i` of the batch is the requests' inputs `i` along the first axis, in order. Cost: no copy; the
+/// Shapes: input `i` of the batch is the requests' inputs `i` along the first axis, in order, padded where `padded`
+/// says so. Cost: no copy; the
 /// parts are handed on for the backend to join.
-pub fn merge(requests: &[&TensorRow]) -> SmallVec<[BatchInput; 4]> {
+pub fn merge(requests: &[&TensorRow], padded: Option<&Padded>) -> SmallVec<[BatchInput; 4]> {
     let Some(first) = requests.first() else { return SmallVec::new() };
     let columns = first.iter().enumerate();
     let present = columns.filter_map(|(index, tensor)| tensor.as_ref().map(|tensor| (index, tensor)));
     present
         .map(|(index, tensor)| {
             let column = requests.iter().filter_map(|request| request[index].as_ref());
+            let datatype = tensor.datatype();
             let shape = match requests.len() {
                 1 => tensor.shape().clone(),
                 _ => tensor.shape().with_first(column.clone().map(rows_of).sum()),
             };
+            let padded = padded.and_then(|padded| padded.column(index, rows_in(&shape), column.clone()));
+            if let Some((shape, parts)) = padded {
+                return BatchInput { index, datatype, shape, parts };
+            }
             let parts = column.map(|tensor| tensor.data().clone()).collect();
-            BatchInput { index, datatype: tensor.datatype(), shape, parts }
+            BatchInput { index, datatype, shape, parts }
         })
         .collect()
 }
 
 fn rows_of(tensor: &Tensor) -> i64 {
-    tensor.shape().dims().first().copied().unwrap_or(1)
+    rows_in(tensor.shape())
+}
+
+fn rows_in(shape: &Shape) -> i64 {
+    shape.dims().first().copied().unwrap_or(1)
 }
 
 /// An output that cannot be taken apart.
@@ -117,7 +143,7 @@ mod tests {
             let requests: Vec<TensorRow> = rows.iter().enumerate().map(|(i, &r)| {
                 [Some(fixed(r, columns, i as u8)), None, Some(text(r, columns, i as u8))].into_iter().collect()
             }).collect();
-            let merged = merge(&requests.iter().collect::<Vec<_>>());
+            let merged = merge(&requests.iter().collect::<Vec<_>>(), None);
             prop_assert_eq!(merged.iter().map(|m| m.index).collect::<Vec<_>>(), [0, 2]);
             let outputs: Vec<Tensor> = merged.iter().map(joined).collect();
             let answers = split(&outputs, &rows).unwrap();

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::cost::{Costs, Size};
 use super::merge::{ShapeKey, merge, split};
+use super::pad::{Padded, Text};
 use super::queue::{Batching, DropReason, Dropped, Queue, Refusal, Taken, Waiting};
 use super::urgency::Urgency;
 use crate::backend::{RunError, Session};
@@ -42,6 +43,8 @@ pub struct Job {
     /// When the job came to the queue's door.
     pub queued: Instant,
     pub key: ShapeKey,
+    /// Says how it is padded, where it may share a batch with requests of other lengths.
+    pub text: Option<Text>,
     /// Set once the job has left the queue for a session.
     pub picked: Arc<AtomicBool>,
     /// Dropped by a client that has gone.
@@ -58,7 +61,13 @@ impl Waiting for Job {
         self.rows
     }
     fn bytes(&self) -> usize {
-        self.inputs.iter().flatten().map(|tensor| tensor.data().len()).sum()
+        match &self.text {
+            None => self.inputs.iter().flatten().map(|tensor| tensor.data().len()).sum(),
+            Some(text) => text.bytes(&self.inputs),
+        }
+    }
+    fn rows_max(&self) -> usize {
+        self.text.as_ref().map_or(usize::MAX, Text::rows_max)
     }
     fn cancelled(&self) -> bool {
         self.reply.is_closed()
@@ -459,16 +468,17 @@ fn call(
         batch.iter().flat_map(|job| job.outputs.iter().copied()).collect();
     outputs.sort_unstable();
     outputs.dedup();
-    let inputs = merge(&batch.iter().map(|job| &job.inputs).collect::<SmallVec<[_; 8]>>());
+    let padded = Padded::of(batch.iter().map(|job| job.text.as_ref()));
+    let inputs = merge(&batch.iter().map(|job| &job.inputs).collect::<SmallVec<[_; 8]>>(), padded.as_ref());
+    let bytes = inputs.iter().flat_map(|input| &input.parts).map(|part| part.len() as u64).sum();
     let assembled = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| session.run(&inputs, &outputs)));
     let ran = Instant::now();
     drop(inputs);
     let rows: SmallVec<[usize; 8]> = batch.iter().map(|job| job.rows).collect();
     let answers = match outcome {
-        Ok(Ok(tensors)) => {
-            split(&tensors, &rows).map_err(|e| ServeError::internal(format!("the model failed: {e}")))
-        }
+        Ok(Ok(tensors)) => apart(&tensors, &rows, &outputs, padded.as_ref())
+            .map_err(|e| ServeError::internal(format!("the model failed: {e}"))),
         Ok(Err(RunError::InvalidInput(text))) => {
             Err(ServeError::invalid(format!("the model refused its input: {text}")))
         }
@@ -482,7 +492,8 @@ fn call(
         ..Timings::default()
     };
     if answers.is_ok() {
-        shared.costs.observe(size_of(batch), timings.assembly + timings.session + timings.split);
+        let size = Size { rows: rows.iter().sum::<usize>() as u64, bytes };
+        shared.costs.observe(size, timings.assembly + timings.session + timings.split);
     }
     shared.sink.batch(&BatchEvent {
         requests: batch.len(),
@@ -496,9 +507,18 @@ fn call(
     Ok((batch.iter().zip(answers?).map(own).collect(), timings))
 }
 
-fn size_of(batch: &[Job]) -> Size {
-    let size = |job: &Job| Size { rows: job.rows as u64, bytes: job.bytes() as u64 };
-    batch.iter().map(size).fold(Size::default(), |all, size| all + size)
+/// A batch's outputs by request. Errors: why they cannot be taken apart.
+fn apart(
+    tensors: &[Tensor],
+    rows: &[usize],
+    outputs: &[usize],
+    padded: Option<&Padded>,
+) -> Result<Vec<Vec<Tensor>>, String> {
+    let mut answers = split(tensors, rows).map_err(|e| e.to_string())?;
+    if let Some(padded) = padded {
+        padded.cut(&mut answers, outputs).map_err(|e| e.to_string())?;
+    }
+    Ok(answers)
 }
 
 /// The tensors of `computed` that a job asked for. Both index lists ascend.
@@ -560,6 +580,7 @@ mod tests {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             key: ShapeKey::of(&inputs, true),
+            text: None,
             inputs,
             outputs: SmallVec::from_slice(&[0]),
             rows: values.len(),

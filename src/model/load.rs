@@ -10,12 +10,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::config::{Completed, ModelConfig, complete, may_batch};
+use super::padding::padding;
 use super::prove::proves_to_batch;
 use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
 use crate::backend::{Device, Loader, Session};
-use crate::batch::{Batching, Costs, Scheduler, Size, Urgency};
+use crate::batch::{Batching, Costs, Padding, Scheduler, Size, Urgency};
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
 
@@ -30,6 +31,7 @@ pub struct LoadRequest<'a> {
 pub struct Loaded {
     id: ServableId,
     completed: Completed,
+    padding: Option<Arc<Padding>>,
     profile: ServableProfile,
     instances: Vec<Arc<dyn Session>>,
     costs: Arc<Costs>,
@@ -62,6 +64,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     })?;
     let session = instances.first().ok_or("the config asks for no instance")?;
     let completed = completed(&id, config, &**session)?;
+    let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &**session)).transpose()?;
     let costs = warm_up(&id, config, &completed, &instances)?;
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
@@ -72,7 +75,16 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         class_labels: in_signature(&session.graph().class_labels),
     };
     let graph_input_count = session.graph().inputs.len();
-    Ok(Loaded { id, completed, profile, instances, costs: Arc::new(costs), graph_input_count, digest })
+    Ok(Loaded {
+        id,
+        completed,
+        padding: padding.map(Arc::new),
+        profile,
+        instances,
+        costs: Arc::new(costs),
+        graph_input_count,
+        digest,
+    })
 }
 
 impl Loaded {
@@ -94,7 +106,7 @@ impl Loaded {
     /// Starts the threads: from here on the version can answer. Errors: the system gives no thread.
     pub fn start(self, listener: &dyn EventSink) -> Result<Servable, String> {
         let first = Arc::clone(self.session());
-        let Self { id, completed, profile, instances, costs, graph_input_count, digest } = self;
+        let Self { id, completed, padding, profile, instances, costs, graph_input_count, digest } = self;
         let sink = listener.servable(&id, &profile);
         let name = thread_name(&id);
         let batching = Batching { policy: completed.batching.clone(), costs };
@@ -106,6 +118,7 @@ impl Loaded {
             profile,
             completed,
             graph_input_count,
+            padding,
             digest,
             sink,
             scheduler,

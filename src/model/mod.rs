@@ -5,6 +5,7 @@
 
 pub mod config;
 mod load;
+mod padding;
 pub mod prove;
 pub mod repository;
 mod servable;

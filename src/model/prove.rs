@@ -145,7 +145,7 @@ fn push(out: &mut BytesMut, datatype: DataType, fraction: f64, zero: bool) {
 /// Kernels sum in another order for another batch size, so floats may differ in their last bits. The tolerance
 /// is relative to the largest value of the answer, 2⁻¹³ of it for FP32 (a thousand units in the last place),
 /// and as many units of the shorter types.
-fn same(a: &Tensor, b: &Tensor) -> bool {
+pub fn same(a: &Tensor, b: &Tensor) -> bool {
     if a.datatype() != b.datatype() || a.shape() != b.shape() {
         return false;
     }

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::config::Completed;
 use crate::backend::Session;
 use crate::batch::{
-    Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Queued, Scheduler, ShapeKey, SubmitError,
-    TimeoutAction, Urgency,
+    Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Padding, Queued, Scheduler, ShapeKey,
+    SubmitError, Text, TimeoutAction, Urgency,
 };
 use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
@@ -46,6 +46,8 @@ pub struct Servable {
     graph_inputs: Vec<usize>,
     graph_outputs: Vec<usize>,
     graph_input_count: usize,
+    /// How texts are padded that share a batch.
+    padding: Option<Arc<Padding>>,
     config: pb::ModelConfig,
     digest: String,
     sink: Arc<dyn ServableSink>,
@@ -65,6 +67,7 @@ pub struct Parts {
     pub profile: ServableProfile,
     pub completed: Completed,
     pub graph_input_count: usize,
+    pub padding: Option<Arc<Padding>>,
     pub digest: String,
     pub sink: Arc<dyn ServableSink>,
     pub scheduler: Scheduler,
@@ -99,6 +102,7 @@ impl Servable {
             graph_inputs: parts.completed.graph_inputs,
             graph_outputs: parts.completed.graph_outputs,
             graph_input_count: parts.graph_input_count,
+            padding: parts.padding,
             config: parts.completed.shown,
             digest: parts.digest,
             sink: parts.sink,
@@ -211,11 +215,13 @@ impl Servable {
         limits: Limits,
         may_run: bool,
     ) -> Result<Submitted, SubmitError> {
-        let key = ShapeKey::of(&inputs, self.signature.batched());
+        let plain = ShapeKey::of(&inputs, self.signature.batched());
         let (reply, answer) = oneshot::channel();
         let mut outputs: SmallVec<[usize; 4]> = outputs.iter().map(|&i| self.graph_outputs[i]).collect();
         outputs.sort_unstable();
         let inputs = self.in_graph_order(inputs);
+        let text = self.padding.as_ref().and_then(|padding| Text::of(padding, &inputs));
+        let key = text.as_ref().map_or(plain, |text| ShapeKey::of_text(&inputs, text));
         let picked = Arc::new(AtomicBool::new(false));
         let job = Job {
             inputs,
@@ -224,6 +230,7 @@ impl Servable {
             limits,
             queued: Instant::now(),
             key,
+            text,
             picked: Arc::clone(&picked),
             reply,
         };

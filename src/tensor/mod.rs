@@ -13,7 +13,8 @@ pub use datatype::DataType;
 pub use shape::Shape;
 pub use signature::{ANY, Signature, TensorSpec, format_dims};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 /// Why bytes are not a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +131,42 @@ impl Tensor {
             piece
         });
         Some(pieces.collect())
+    }
+
+    /// Keeps the first `length` places of the second axis.
+    ///
+    /// Returns `None` when there are fewer. Cost: none for a single row, which shares the bytes; a copy otherwise.
+    /// Strings need one pass over their lengths.
+    pub fn cut_second_axis(&self, length: usize) -> Option<Tensor> {
+        let [rows, places, rest @ ..] = self.shape.dims() else { return None };
+        let skipped = usize::try_from(*places).ok()?.checked_sub(length)?;
+        let inner = Shape::from_dims(rest.iter().copied())?.elements()?;
+        let mut cuts = strings::Cursor::new(&self.data);
+        let mut start = 0;
+        let mut after = |elements: usize| {
+            start = match self.datatype.size() {
+                Some(size) => start + elements * size,
+                None => cuts.skip(elements),
+            };
+            start
+        };
+        let kept = (0..*rows).map(|_| {
+            let from = after(0);
+            let to = after(length * inner);
+            after(skipped * inner);
+            from..to
+        });
+        let kept: SmallVec<[_; 4]> = kept.collect();
+        let data = match kept.as_slice() {
+            [one] => self.data.slice(one.clone()),
+            several => {
+                let mut copy = BytesMut::with_capacity(several.iter().map(ExactSizeIterator::len).sum());
+                several.iter().for_each(|range| copy.extend_from_slice(&self.data[range.clone()]));
+                copy.freeze()
+            }
+        };
+        let shape = self.shape.with_axis(1, length as i64);
+        Some(Tensor { datatype: self.datatype, shape, data })
     }
 }
 

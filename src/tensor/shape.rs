@@ -33,9 +33,14 @@ impl Shape {
 
     /// The same shape with another first dimension. A scalar stays one.
     pub fn with_first(&self, first: i64) -> Self {
+        self.with_axis(0, first)
+    }
+
+    /// The same shape with another size of one axis, if it has that axis.
+    pub fn with_axis(&self, axis: usize, size: i64) -> Self {
         let mut dims = self.0.clone();
-        if let Some(d) = dims.first_mut() {
-            *d = first;
+        if let Some(d) = dims.get_mut(axis) {
+            *d = size;
         }
         Self(dims)
     }

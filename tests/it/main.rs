@@ -24,6 +24,7 @@ mod routes_file;
 mod scheduling;
 mod shadows;
 mod support;
+mod texts;
 mod tune;
 mod versions;
 mod watch;

@@ -27,7 +27,8 @@ impl<T: Waiting> Queue<T> {
 
     /// What could leave with this head: its shape, at its rank and below, up to the maximum.
     fn company(&self, rank: usize, lane: usize) -> Company {
-        let key = self.ranks[rank].lanes[lane].head().item.key();
+        let head = &self.ranks[rank].lanes[lane].head().item;
+        let (key, rows_max) = (head.key(), self.policy.rows_max.min(head.rows_max()));
         let mut rows = 0;
         let mut preferred = None;
         for rank in &self.ranks[rank..] {
@@ -36,7 +37,7 @@ impl<T: Waiting> Queue<T> {
                 if item.cancelled() {
                     continue;
                 }
-                if rows + item.rows() > self.policy.rows_max {
+                if rows + item.rows() > rows_max {
                     return Company { preferred, grows: false };
                 }
                 rows += item.rows();
@@ -45,7 +46,7 @@ impl<T: Waiting> Queue<T> {
                 }
             }
         }
-        Company { preferred, grows: rows < self.policy.rows_max && preferred.is_none() }
+        Company { preferred, grows: rows < rows_max && preferred.is_none() }
     }
 
     /// Rows of the batch at this head at the most: the preferred size that is reached, if there is one.
@@ -54,7 +55,8 @@ impl<T: Waiting> Queue<T> {
             true => None,
             false => self.company(rank, lane).preferred,
         };
-        preferred.unwrap_or(self.policy.rows_max)
+        let of_key = self.ranks[rank].lanes[lane].head().item.rows_max();
+        preferred.unwrap_or(self.policy.rows_max).min(of_key)
     }
 }
 

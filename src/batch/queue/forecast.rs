@@ -151,7 +151,7 @@ impl Outlook<'_> {
         let end_from = |first: &Placed<T>| start + self.table.time(all - (first.before - entries[0].before));
         let given_up = entries.partition_point(|first| !in_time(first.entry.due, end_from(first)));
         let few = given_up as f64 <= GIVEN_UP * (entries.len() + 1 - given_up) as f64;
-        if few && self.holds(all) {
+        if few && self.holds(all, &entries[0]) {
             return Some(entries.get(given_up).map_or(start + self.table.time(newcomer.size), end_from));
         }
         let mut from = 0;
@@ -162,7 +162,10 @@ impl Outlook<'_> {
             }
             let size = span(entries, from, to) + newcomer.size;
             let end = start + self.table.time(size);
-            if to == entries.len() && self.holds(size) && in_time(entries[from].entry.due, end) {
+            if to == entries.len()
+                && self.holds(size, &entries[from])
+                && in_time(entries[from].entry.due, end)
+            {
                 return Some(end);
             }
             free.give(time);
@@ -244,7 +247,7 @@ impl Outlook<'_> {
             let due = placed.entry.due.filter(|due| !due.trial).map(|due| due.at);
             first_due = first_due.into_iter().chain(due).min();
             let size = span(entries, from, from + offset + 1);
-            (*offset == 0 || self.holds(size))
+            (*offset == 0 || self.holds(size, placed))
                 && first_due.is_none_or(|due| now + self.table.time(size) <= due)
         };
         entries.iter().skip(from).enumerate().take_while(fits).count()
@@ -257,7 +260,8 @@ impl Outlook<'_> {
         let slack = head.entry.due.map(|due| due.at.saturating_duration_since(start));
         let work_max = slack.map_or(self.work_max, |slack| self.table.within(slack).min(self.work_max));
         let unit = self.table.unit();
-        let (rows, work) = (head.before.rows + self.rows_max, unit.work(head.before) + work_max);
+        let rows_max = self.rows_max.min(head.entry.item.rows_max() as u64);
+        let (rows, work) = (head.before.rows + rows_max, unit.work(head.before) + work_max);
         let fits = |placed: &Placed<T>| placed.upto().rows <= rows && unit.work(placed.upto()) <= work;
         entries.partition_point(fits).max(from + 1)
     }
@@ -266,8 +270,10 @@ impl Outlook<'_> {
         in_time(placed.entry.due, start + self.table.time(placed.size()))
     }
 
-    fn holds(&self, size: Size) -> bool {
-        size.rows <= self.rows_max && self.table.unit().work(size) <= self.work_max
+    /// Whether a batch of that size may be, one of whose entries is `of`.
+    fn holds<T: Waiting>(&self, size: Size, of: &Placed<T>) -> bool {
+        size.rows <= self.rows_max.min(of.entry.item.rows_max() as u64)
+            && self.table.unit().work(size) <= self.work_max
     }
 }
 

@@ -45,6 +45,10 @@ pub trait Waiting {
     fn cancelled(&self) -> bool;
     /// The moment after which the answer is of no use.
     fn deadline(&self) -> Option<Instant>;
+    /// Rows at the most in a batch that it shares, where its key has a limit of its own.
+    fn rows_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// Why an entry was not queued.

@@ -5,11 +5,13 @@
 
 mod complete;
 mod edit;
+mod padding;
 mod pbtxt;
 mod resolve;
 
 pub use complete::{Completed, complete, may_batch};
 pub use edit::{CpuSetting, with_cpu_setting};
+pub use padding::{PAD_INPUTS, PadInput, PadWith, PaddingConfig, element};
 pub use pbtxt::to_json;
 pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
 
@@ -120,6 +122,8 @@ pub struct ModelConfig {
     pub instances: Vec<InstanceGroup>,
     /// Time from a request's arrival to the end of its session call; what is predicted to take longer is refused.
     pub latency_objective: Option<Duration>,
+    /// How texts of different lengths share batches; `None`: they do not.
+    pub padding: Option<PaddingConfig>,
     pub version_policy: VersionPolicy,
     pub session: SessionOptions,
     pub warmup: Vec<WarmupSample>,

@@ -9,6 +9,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 use super::{
     Defaults, DynamicBatching, InstanceGroup, ModelConfig, TensorConfig, VersionPolicy, WarmupData,
     WarmupInput, WarmupSample, datatype_of,
+    padding::{PADDING_PARAMETERS, padding},
 };
 use crate::backend::{Device, GraphOptimization, Outside, SessionOptions, inside};
 use crate::batch::{LevelPolicy, TimeoutAction};
@@ -96,6 +97,7 @@ pub fn resolve(
         dynamic_batching: dynamic_batching(&source, max_batch_size, defaults)?,
         instances,
         latency_objective: latency_objective(&source, defaults)?,
+        padding: padding(&source)?,
         version_policy: version_policy(&source)?,
         session,
         warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
@@ -478,6 +480,7 @@ fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<
             }
             _ if key.starts_with("session.") => options.entries.push((key.clone(), value.to_owned())),
             _ if CUDA_PARAMETERS.contains(&key.as_str()) || key == LATENCY_OBJECTIVE => {}
+            _ if PADDING_PARAMETERS.contains(&key.as_str()) => {}
             // People keep notes of their own there.
             _ => hints.push(format!("parameters.{key}")),
         }

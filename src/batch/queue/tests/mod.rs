@@ -1,5 +1,6 @@
 //! What the queue does with and without limits, delays, levels and sizes.
 
+mod lengths;
 mod objective;
 
 use super::*;
