@@ -88,7 +88,7 @@ fn a_request_whose_inputs_differ_in_length_fails_alone() {
     repository.model("text", MODEL, &format!("max_batch_size: 16 dynamic_batching {{ }} {padded}"));
     let weir = Weir::start(&repository, &[]);
     let mut uneven = text(1, 8, 1);
-    uneven["inputs"][1] = tensor("attention_mask", "INT64", &[1, 7], &json!([1; 7]));
+    uneven["inputs"][1] = tensor("attention_mask", "INT64", &[1, 7], &json!(vec![1; 7]));
     assert_ne!(weir.infer("text", &uneven).status, 200);
     weir.infer("text", &text(1, 8, 1)).expect(200);
 }
