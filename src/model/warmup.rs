@@ -98,7 +98,7 @@ pub fn inputs_of(completed: &Completed, warmup: &WarmupSample) -> Result<Vec<Bat
 }
 
 /// A sample of one row with made-up data. Open dimensions are those of `shapes`, by input, which may have the batch
-/// axis before them; where it names none they are [`OPEN_SIZE`].
+/// axis before them; where it names none they are `OPEN_SIZE`.
 ///
 /// Errors: a shape that no input has; an input too large to make up.
 pub fn made_up_sample(signature: &Signature, shapes: &[(String, Vec<i64>)]) -> Result<WarmupSample, String> {
@@ -143,7 +143,7 @@ pub struct MadeUp {
 
 /// Runs made-up data at the sizes 1, 2, 4, … and at the maximum, and measures the smaller ones.
 ///
-/// Cost: about [`MEASURING_MAX`], or the first and the largest size once where they take longer.
+/// Cost: about `MEASURING_MAX`, or the first and the largest size once where they take longer.
 pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
     let mut measured = Vec::new();
     let failure = measure(session, completed, &mut measured).err();

@@ -87,7 +87,7 @@ fn bytes(out: &mut BytesMut, field: u32, value: &[u8]) {
     out.put_slice(value);
 }
 
-/// Length of [`bytes`] for fields below 16.
+/// Length of [`bytes()`] for fields below 16.
 fn bytes_length(value: usize) -> usize {
     1 + encoded_len_varint(value as u64) + value
 }

@@ -99,7 +99,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Ends the load; blocks until what is under way is answered, or [`LAST_ANSWERS`] have passed.
+    /// Ends the load; blocks until what is under way is answered, or `LAST_ANSWERS` have passed.
     fn drop(&mut self) {
         self.stop.stopped.store(true, Ordering::Relaxed);
         self.stop.changed.notify_waiters();
