@@ -119,8 +119,8 @@ struct State {
     /// Session calls that run, of `instances` at the most.
     running: usize,
     instances: usize,
-    /// Jobs that instances must see to, the oldest of the queue; the others are run on the spot.
-    owed: usize,
+    /// Instances must see to all that waits. Otherwise whoever waits for a job comes to run it, or has gone.
+    handed_over: bool,
     /// Instances that wait for work.
     idle: usize,
     /// Of those, how many were woken and have not come yet.
@@ -132,10 +132,8 @@ struct State {
 impl State {
     /// Takes a batch, or finds that there is none for now.
     fn take(&mut self, dropped: &mut Vec<Dropped<Job>>) -> Taken<Job> {
-        let before = self.queue.len();
         let taken = self.queue.take(Instant::now(), dropped);
-        let left = self.queue.len();
-        self.owed = self.owed.saturating_sub(before - left).min(left);
+        self.handed_over &= !self.queue.is_empty();
         self.running += usize::from(matches!(taken, Taken::Batch(_)));
         taken
     }
@@ -215,12 +213,12 @@ impl Shared {
         state.ended();
         if state.closed {
             self.work.notify_all();
-        } else if state.owed > 0 {
+        } else if state.handed_over {
             self.call_for_help(state);
         }
     }
 
-    /// Sees to it that what is owed is taken up: by an idle instance, or by one that is not started yet.
+    /// Sees to it that what is handed over is taken up: by an idle instance, or by one that is not started yet.
     fn call_for_help(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.running >= state.instances {
             return;
@@ -275,7 +273,7 @@ impl Scheduler {
                 closed: false,
                 running: 0,
                 instances: count,
-                owed: 0,
+                handed_over: false,
                 idle: 0,
                 called: 0,
                 unstarted,
@@ -309,7 +307,7 @@ impl Scheduler {
         match pushed {
             Ok(rejected_at) => {
                 if !on_the_spot {
-                    state.owed += 1;
+                    state.handed_over = true;
                     self.shared.call_for_help(state);
                 }
                 Ok(Queued { rejected_at, on_the_spot })
@@ -320,14 +318,14 @@ impl Scheduler {
     }
 
     /// Runs what waits on this thread, until the caller's own job is `picked`. Instances take it up instead if as many
-    /// session calls run as there are instances, or if something waits before it that is theirs to run.
+    /// session calls run as there are instances, or if they have to see to what waits anyway.
     pub fn run_on_the_spot(&self, picked: &AtomicBool) {
         let Some(session) = &self.shared.shared_session else { return };
         let mut dropped = Vec::new();
         while !picked.load(Ordering::Relaxed) {
             let mut state = self.shared.lock();
-            if state.running >= state.instances || state.owed > 0 {
-                state.owed = state.queue.len();
+            if state.running >= state.instances || state.handed_over {
+                state.handed_over = !state.queue.is_empty();
                 return self.shared.call_for_help(state);
             }
             let taken = state.take(&mut dropped);
@@ -349,7 +347,7 @@ impl Scheduler {
     pub fn close(&self) {
         let mut state = self.shared.lock();
         state.closed = true;
-        state.owed = state.queue.len();
+        state.handed_over = !state.queue.is_empty();
         drop(state);
         self.shared.work.notify_all();
     }
@@ -409,14 +407,14 @@ fn next_batch(shared: &Arc<Shared>, ran: bool, dropped: &mut Vec<Dropped<Job>>) 
         state.ended();
     }
     loop {
-        let taken = match state.owed > 0 && state.running < state.instances {
+        let taken = match state.handed_over && state.running < state.instances {
             true => state.take(dropped),
             false => Taken::Empty,
         };
         shared.depth.store(state.queue.len(), Ordering::Relaxed);
         match taken {
             Taken::Batch(batch) => {
-                if state.owed > 0 {
+                if state.handed_over {
                     shared.call_for_help(state);
                 }
                 return Some(batch);

@@ -207,6 +207,54 @@ fn what_instances_must_run_is_not_run_on_the_spot() {
 }
 
 #[test]
+fn instances_see_to_all_that_waits_once_they_are_called() {
+    let held = held(10);
+    held.let_go.send(()).unwrap();
+    held.is_quick();
+    // A full batch, for which somebody will come; what comes after it is for an instance, which finds both.
+    let (full, full_answer) = job(&[1.0; 8], Limits::default());
+    assert!(held.scheduler.submit(full, true).unwrap().on_the_spot);
+    let (next, next_answer) = job(&[2.0], Limits::default());
+    held.scheduler.submit(next, false).unwrap();
+    assert_eq!((values(full_answer), values(next_answer)), (vec![1.0; 8], vec![2.0]));
+}
+
+#[test]
+fn whoever_runs_them_all_jobs_are_answered() {
+    let session: Arc<dyn Session> = Arc::new(FakeSession::identity(|_| Ok(())));
+    let sink: Arc<dyn ServableSink> = Arc::new(Calls::default());
+    let sessions = vec![Arc::clone(&session), session];
+    let scheduler = Scheduler::start("all", sessions, batching(1000), Urgency::Answering, sink).unwrap();
+    scheduler.shared.costs.seed(&[(Size { rows: 1, bytes: 4 }, Duration::from_nanos(1))]);
+    std::thread::scope(|scope| {
+        for asker in 0..4 {
+            let scheduler = &scheduler;
+            scope.spawn(move || {
+                for round in 0..500 {
+                    // As if the machine were slow at times.
+                    let quick = (round / 3 + asker) % 4 != 0;
+                    scheduler.shared.batch_ns.store(if quick { 1 } else { NOT_MEASURED }, Ordering::Relaxed);
+                    let asked: Vec<_> = (0..12).map(|_| job(&[round as f32], Limits::default())).collect();
+                    let mut waited_for = Vec::new();
+                    for (job, answer) in asked {
+                        let picked = Arc::clone(&job.picked);
+                        waited_for.push((scheduler.submit(job, true).unwrap().on_the_spot, picked, answer));
+                    }
+                    for (on_the_spot, picked, _) in &waited_for {
+                        if *on_the_spot {
+                            scheduler.run_on_the_spot(picked);
+                        }
+                    }
+                    for (.., answer) in waited_for {
+                        assert_eq!(values(answer), [round as f32]);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn what_nobody_came_to_run_is_answered_when_the_scheduler_closes() {
     let held = held(10);
     held.let_go.send(()).unwrap();
