@@ -122,10 +122,10 @@ impl Contest {
         self.of(name).iter().zip(self.of(to)).map(|(a, b)| figure(a) / figure(b)).collect()
     }
 
-    /// Processor time of a contender by what the work and the model would cost apart.
-    pub fn cpu_of_parts(&self, name: &str, parts: [&str; 2]) -> Vec<f64> {
+    /// What a figure of one contender exceeds those of others by, together, round by round.
+    pub fn added(&self, name: &str, parts: [&str; 2], figure: impl Fn(&Measured) -> f64) -> Vec<f64> {
         let [one, other] = parts.map(|part| self.of(part));
-        let sums = one.iter().zip(other).map(|(one, other)| one.cpu_us + other.cpu_us);
-        self.of(name).iter().zip(sums).map(|(measured, sum)| measured.cpu_us / sum).collect()
+        let sums = one.iter().zip(other).map(|(one, other)| figure(one) + figure(other));
+        self.of(name).iter().zip(sums).map(|(measured, sum)| figure(measured) - sum).collect()
     }
 }

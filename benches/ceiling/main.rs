@@ -1,9 +1,9 @@
 //! How near Weir comes to what the model, the libraries and the protocols allow.
 //!
-//!     cargo bench --bench ceiling -- [WORKLOAD ...] [rounds=5] [seconds=1] [cores=all|1] [model=DIR] [json=FILE]
+//!     cargo bench --bench ceiling -- [WORKLOAD ...] [rounds=5] [seconds=1] [cores=all|1] [model=DIR [length=32]] [json=FILE]
 //!
-//! Workloads: small, json, tensor, batch, heavy, open, idle, start, memory; all of them unless some are named, and
-//! `heavy` only with `model=DIR`, a model's folder as in a repository.
+//! Workloads: small, json, tensor, metrics, batch, heavy, open, idle, start, memory; all of them unless some are named,
+//! and `heavy` only with `model=DIR`, a model's folder as in a repository; `length` is that of its texts.
 //!
 //! Beside Weir stand, each in a process of its own: the same model in bare session calls, with the best batch, callers
 //! and threads that a sweep finds; tonic answering the same messages with what they hold, on one thread and on all;

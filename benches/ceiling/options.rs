@@ -14,6 +14,8 @@ pub struct Options {
     /// The server has one core, the generator another.
     pub pinned: bool,
     pub model: Option<PathBuf>,
+    /// Open dimensions of that model's inputs but for the batch.
+    pub length: i64,
     pub json: Option<String>,
 }
 
@@ -25,6 +27,7 @@ impl Options {
             time: Duration::from_secs(1),
             pinned: false,
             model: None,
+            length: 32,
             json: None,
         };
         for argument in arguments {
@@ -35,6 +38,7 @@ impl Options {
                 Some(("rounds", value)) => options.rounds = (number(value) as usize).max(1),
                 Some(("seconds", value)) => options.time = Duration::from_secs_f64(number(value)),
                 Some(("cores", value)) => options.pinned = value == "1",
+                Some(("length", value)) => options.length = number(value) as i64,
                 Some(("model", value)) => options.model = Some(PathBuf::from(value)),
                 Some(("json", value)) => options.json = Some(value.to_owned()),
                 None if WORKLOADS.iter().any(|(name, _)| name == argument) => {

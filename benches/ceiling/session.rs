@@ -48,7 +48,8 @@ impl Bare {
         threads.dedup();
         let child = |threads: usize| {
             let path = file.to_str().expect("paths of this benchmark are UTF-8");
-            let mut child = Child::start(options, &[CHILD, path, &threads.to_string()]);
+            let numbers = [threads.to_string(), options.length.to_string()];
+            let mut child = Child::start(options, &[CHILD, path, &numbers[0], &numbers[1]]);
             assert_eq!(child.line(), "ready");
             (threads, child)
         };
@@ -102,7 +103,8 @@ impl Bare {
 
 /// Loads a model and runs it as each line of standard input says: rows of a call, callers, seconds.
 pub fn obey(arguments: &[String]) {
-    let [file, threads] = arguments else { panic!("a session needs a file and a number of threads") };
+    let [file, threads, length] = arguments else { panic!("a session needs a file, threads and a length") };
+    let length = length.parse().expect("a number");
     let file = Path::new(file);
     let artefact =
         Artefact { file: file.to_owned(), folder: file.parent().expect("files have one").to_owned() };
@@ -114,23 +116,25 @@ pub fn obey(arguments: &[String]) {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().expect("a number")).collect();
         let time = Duration::from_secs_f64(numbers[2]);
-        let answer = run(&session, numbers[0] as usize, numbers[1] as usize, time);
+        let inputs = inputs(session.as_ref(), numbers[0] as usize, length);
+        let answer = inputs.and_then(|inputs| run(&session, &inputs, numbers[1] as usize, time));
         println!("{}", answer.unwrap_or(Value::Null));
         std::io::stdout().flush().expect("somebody reads");
     }
 }
 
-fn run(session: &Arc<dyn Session>, batch: usize, callers: usize, time: Duration) -> Option<Value> {
+/// Whoever calls, calls with the same inputs. None where the model does not take them.
+fn run(session: &Arc<dyn Session>, inputs: &[BatchInput], callers: usize, time: Duration) -> Option<Value> {
     let outputs: Vec<usize> = (0..session.graph().outputs.len()).collect();
-    let inputs = inputs(session.as_ref(), batch)?;
-    session.run(&inputs, &outputs).ok()?;
+    let batch = inputs.first().map_or(1, |input| input.parts.len());
+    session.run(inputs, &outputs).ok()?;
     let before = used(std::process::id());
     let began = Instant::now();
     let calls: u64 = std::thread::scope(|scope| {
         let call = || {
             let mut calls = 0;
             while began.elapsed() < time {
-                session.run(&inputs, &outputs).expect("it ran before");
+                session.run(inputs, &outputs).expect("it ran before");
                 calls += 1;
             }
             calls
@@ -145,11 +149,11 @@ fn run(session: &Arc<dyn Session>, batch: usize, callers: usize, time: Duration)
 }
 
 /// Rows as they come to a session in Weir: each a part of its own.
-fn inputs(session: &dyn Session, batch: usize) -> Option<Vec<BatchInput>> {
+fn inputs(session: &dyn Session, batch: usize, length: i64) -> Option<Vec<BatchInput>> {
     let required = session.graph().inputs.iter().enumerate().filter(|(_, input)| !input.has_default);
     required
         .map(|(index, input)| {
-            let row = row_shape(input, 1)?;
+            let row = row_shape(input, length)?;
             let parts: Vec<Bytes> =
                 (0..batch).map(|i| sample(input.datatype, &row, Fill::Distinct(i))).collect();
             let shape = row.with_first(batch as i64);

@@ -5,6 +5,7 @@ mod heavy;
 mod idle;
 mod json;
 mod memory;
+mod metrics;
 mod open;
 mod small;
 mod start;
@@ -17,10 +18,11 @@ use super::table::Table;
 
 type Workload = fn(&Options, &mut Table);
 
-pub const WORKLOADS: [(&str, Workload); 9] = [
+pub const WORKLOADS: [(&str, Workload); 10] = [
     ("small", small::measure),
     ("json", json::measure),
     ("tensor", tensor::measure),
+    ("metrics", metrics::measure),
     ("batch", batch::measure),
     ("heavy", heavy::measure),
     ("open", open::measure),
