@@ -18,6 +18,7 @@ pub mod tensor;
 // Floor 1, mechanisms: none knows another, except that batches run on a backend.
 pub mod backend;
 pub mod batch;
+pub mod cache;
 pub mod compare;
 pub mod route;
 

@@ -108,6 +108,12 @@ impl Tensor {
         })
     }
 
+    /// The same tensor in memory of its own, which keeps no larger buffer alive. Cost: a copy of the bytes.
+    pub fn detached(&self) -> Self {
+        let data = Bytes::copy_from_slice(&self.data);
+        Self { datatype: self.datatype, shape: self.shape.clone(), data }
+    }
+
     /// Cuts the tensor along its first axis into pieces of `rows[i]` rows.
     ///
     /// Returns `None` when the first axis is not the sum of `rows` (a scalar has no axis). Cost: no copy; the

@@ -7,7 +7,7 @@ use crate::support::project;
 /// Top-level modules by floor, the lowest first; `lib.rs` says the same in words.
 const FLOORS: &[&[&str]] = &[
     &["error", "event", "id", "infer", "proto", "reading", "tensor"],
-    &["backend", "batch", "compare", "route"],
+    &["backend", "batch", "cache", "compare", "route"],
     &["model"],
     &["serve"],
     &["control", "monitor"],
@@ -43,6 +43,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("anyhow", &["cli", "main.rs"]),
     ("rusqlite", &["control/store", "control/outcomes"]),
+    ("quick_cache", &["cache"]),
 ];
 
 fn floor(module: &str) -> Option<usize> {
