@@ -15,6 +15,7 @@ use crate::api::grpc::Services;
 use crate::api::{Drain, Gateway, Port, WireLimits, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
+use crate::cache::ResponseCache;
 use crate::config::Config;
 use crate::control::{
     Control, ControlConfig, Followers, Following, Foundations, Summary, Tallies, check_routes, open_state,
@@ -65,6 +66,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     admission: Admission,
     table: Arc<Table>,
+    cache: Arc<ResponseCache>,
     control: Arc<Control>,
     following: Following,
 }
@@ -112,6 +114,7 @@ impl App {
         let following = Following { settle: config.settle, routes };
         let table = Arc::new(Table::default());
         let admission = Admission::new(config.requests_in_flight_max);
+        let cache = Arc::new(ResponseCache::new(config.response_cache_bytes));
         let governing = ControlConfig {
             models: config.models.clone(),
             defaults: config.defaults.clone(),
@@ -124,6 +127,7 @@ impl App {
             loader,
             sink: Arc::clone(&sink),
             tallies,
+            cache: Arc::clone(&cache),
             table: Arc::clone(&table),
             ledger,
             outcomes,
@@ -145,13 +149,34 @@ impl App {
         });
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
-        Ok(Self { config, runtime_version, ports, workers, gateway, admission, table, control, following })
+        Ok(Self {
+            config,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            admission,
+            table,
+            cache,
+            control,
+            following,
+        })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, runtime_version, ports, workers, gateway, admission, table, control, following } =
-            self;
+        let Self {
+            config,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            admission,
+            table,
+            cache,
+            control,
+            following,
+        } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
@@ -162,7 +187,8 @@ impl App {
         };
         say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
-        let mut tasks = serve(ports, &workers, &gateway, &admission, &table, &drain);
+        let watched = Watched { table: Arc::clone(&table), admission: admission.clone(), cache };
+        let mut tasks = serve(ports, &workers, &gateway, watched, &drain);
         tokio::pin!(stop);
 
         let started = Instant::now();
@@ -230,8 +256,7 @@ fn serve(
     ports: Ports,
     workers: &Arc<Workers>,
     gateway: &Arc<Gateway>,
-    admission: &Admission,
-    table: &Arc<Table>,
+    watched: Watched,
     drain: &Drain,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -239,11 +264,10 @@ fn serve(
     connections.extend(ports.metrics.as_ref().map(|port| ("metrics", port.connections())));
     connections.extend(ports.control.as_ref().map(|port| ("control", port.connections())));
     let render: Arc<dyn Fn() -> String + Send + Sync> = {
-        let (monitor, table, admission) =
-            (Arc::clone(&gateway.monitor), Arc::clone(table), admission.clone());
+        let monitor = Arc::clone(&gateway.monitor);
         Arc::new(move || {
             let open = connections.iter().map(|(port, connections)| (*port, connections.open())).collect();
-            monitor.render(&readings(&table, &admission, open))
+            monitor.render(&watched.readings(open))
         })
     };
     let http = Arc::clone(gateway);
@@ -280,29 +304,39 @@ fn serve(
     tasks
 }
 
-fn readings(table: &Table, admission: &Admission, connections: Vec<(&'static str, usize)>) -> Readings {
-    let snapshot = table.snapshot();
-    snapshot
-        .models
-        .values()
-        .flat_map(|entry| entry.lanes.iter().flatten())
-        .for_each(|lane| lane.report_drops());
-    let versions = snapshot.models.iter().flat_map(|(model, entry)| {
-        entry.versions.iter().map(move |(version, state)| {
-            let id = crate::id::ServableId { model: model.clone(), version: *version };
-            (id, state.is_ready(), entry.share(*version))
-        })
-    });
-    let (ready, shares) = versions.map(|(id, ready, share)| ((id.clone(), ready), (id, share))).unzip();
-    Readings {
-        queue_depths: snapshot
-            .ready()
-            .map(|servable| (servable.id().clone(), servable.queue_depth()))
-            .collect(),
-        ready,
-        shares,
-        in_flight: admission.in_flight(),
-        connections,
+/// What metrics are read off when somebody looks.
+struct Watched {
+    table: Arc<Table>,
+    admission: Admission,
+    cache: Arc<ResponseCache>,
+}
+
+impl Watched {
+    fn readings(&self, connections: Vec<(&'static str, usize)>) -> Readings {
+        let snapshot = self.table.snapshot();
+        snapshot
+            .models
+            .values()
+            .flat_map(|entry| entry.lanes.iter().flatten())
+            .for_each(|lane| lane.report_drops());
+        let versions = snapshot.models.iter().flat_map(|(model, entry)| {
+            entry.versions.iter().map(move |(version, state)| {
+                let id = crate::id::ServableId { model: model.clone(), version: *version };
+                (id, state.is_ready(), entry.share(*version))
+            })
+        });
+        let (ready, shares) = versions.map(|(id, ready, share)| ((id.clone(), ready), (id, share))).unzip();
+        Readings {
+            queue_depths: snapshot
+                .ready()
+                .map(|servable| (servable.id().clone(), servable.queue_depth()))
+                .collect(),
+            ready,
+            shares,
+            in_flight: self.admission.in_flight(),
+            connections,
+            cache: self.cache.usage(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::error::ErrorKind;
 use crate::id::{ModelName, ServableId, Version};
-use crate::infer::{Routing, Timings};
+use crate::infer::{CacheLookup, Routing, Timings};
 use crate::tensor::{DataType, Signature, Tensor};
 
 /// The protocol that a request came by.
@@ -100,6 +100,8 @@ pub struct InferEvent<'a> {
     pub routing: &'a Routing,
     /// Rows asked for; 1 for a model that is not batched.
     pub rows: usize,
+    /// `None` where answers are not kept. After a hit no session was called.
+    pub lookup: Option<CacheLookup>,
     /// The prediction, when there was one: position in the signature and the model's own tensor.
     pub predicted: &'a [(usize, Tensor)],
 }
@@ -143,6 +145,8 @@ pub struct ServableProfile {
     pub class_scores: Vec<usize>,
     /// Outputs that hold the predicted class itself, by index.
     pub class_labels: Vec<usize>,
+    /// Its config asks that answers be kept.
+    pub cached: bool,
 }
 
 /// The same thing of the version that answered the client and of its shadow.
@@ -195,7 +199,8 @@ pub struct ShadowEvent<'a> {
     /// sha256 of the request's inputs: finds the request among a client's own.
     pub digest: Option<[u8; 32]>,
     pub outputs: Sides<&'a [(Arc<str>, Tensor)]>,
-    pub latency: Sides<Duration>,
+    /// There when sessions of both answered.
+    pub latency: Option<Sides<Duration>>,
 }
 
 /// What came of holding a shadow's answer against the primary's.

@@ -157,6 +157,14 @@ pub struct InferResponse {
 /// optional input was left out or an output was not asked for.
 pub type TensorRow = SmallVec<[Option<Tensor>; 4]>;
 
+/// What came of looking for a request's answer among those that were kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLookup {
+    pub hit: bool,
+    /// Looking it up and, where it was not there, keeping it afterwards.
+    pub took: Duration,
+}
+
 /// Where a request's time went. Durations are zero for stages that it did not reach.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {

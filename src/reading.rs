@@ -321,7 +321,7 @@ mod tests {
     fn reader(outputs: Vec<TensorSpec>, class_scores: &[usize], class_labels: &[usize]) -> Reader {
         let signature = Arc::new(Signature { inputs: Vec::new(), outputs, max_batch_size: 8 });
         let (class_scores, class_labels) = (class_scores.to_vec(), class_labels.to_vec());
-        Reader::new(&ServableProfile { signature, class_scores, class_labels })
+        Reader::new(&ServableProfile { signature, class_scores, class_labels, cached: false })
     }
 
     fn tensor(datatype: DataType, dims: &[i64], data: Vec<u8>) -> Tensor {

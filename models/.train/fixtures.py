@@ -510,7 +510,6 @@ BROKEN_CONFIGS = {
     "wrong_type": (config_input(data_type="TYPE_INT32"), BATCH),
     "wrong_dims": (config_input(dims="5"), BATCH),
     "missing_input": (INPUT0 + config_input(name="INPUT1"), BATCH),
-    "response_cache": (INPUT0, BATCH + "response_cache { enable: true }\n"),
     "gpu": (INPUT0, BATCH + "instance_group [ { count: 1 kind: KIND_GPU gpus: [ 0 ] } ]\n"),
     "sequence_batching": (
         INPUT0,

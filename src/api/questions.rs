@@ -231,8 +231,8 @@ fn item(model: &str, version: Version, totals: &Totals) -> pb::ModelStatistics {
             compute_input: duration(totals.compute_input),
             compute_infer: duration(totals.compute_infer),
             compute_output: duration(totals.compute_output),
-            cache_hit: duration(Total::default()),
-            cache_miss: duration(Total::default()),
+            cache_hit: duration(totals.cache_hit),
+            cache_miss: duration(totals.cache_miss),
         }),
         batch_stats: totals.batches.iter().map(batch).collect(),
         ..Default::default()

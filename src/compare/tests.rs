@@ -31,6 +31,7 @@ fn version(labels: &[&str], outputs: Vec<(&str, Tensor)>) -> Version {
         signature: Arc::new(signature),
         class_scores: named("score"),
         class_labels: named("label"),
+        cached: false,
     };
     let outputs = outputs.into_iter().map(|(_, tensor)| tensor).enumerate().collect();
     Version { reader: Reader::new(&profile), outputs }

@@ -96,6 +96,10 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
     pub max_requests_in_flight: Option<usize>,
 
+    /// Bytes that kept answers take, for all models whose config has `response_cache { enable: true }`; more answers more repeated requests from memory; 0 keeps nothing [default: 67108864]
+    #[arg(long, env = "WEIR_RESPONSE_CACHE_BYTES", value_name = "BYTES")]
+    pub response_cache_bytes: Option<usize>,
+
     /// Bytes of one request, before and after decompression; more is answered 413 [default: 268435456]
     #[arg(long, env = "WEIR_MAX_MESSAGE_BYTES", value_name = "BYTES")]
     pub max_message_bytes: Option<usize>,
@@ -145,6 +149,7 @@ pub struct Config {
     pub load_threads: usize,
     pub defaults: Defaults,
     pub requests_in_flight_max: usize,
+    pub response_cache_bytes: usize,
     pub message_bytes_max: usize,
     pub streams_max: u32,
     pub log: String,
@@ -214,6 +219,7 @@ impl Settings {
             max_queue_size,
             latency_objective_ms,
             max_requests_in_flight,
+            response_cache_bytes,
             max_message_bytes,
             max_streams,
             log,
@@ -247,6 +253,7 @@ impl Settings {
             max_queue_size: Some(defaults.max_queue_size),
             latency_objective_ms: Some(0),
             max_requests_in_flight: Some(8192),
+            response_cache_bytes: Some(64 << 20),
             max_message_bytes: Some(256 << 20),
             max_streams: Some(1024),
             log: Some("info".to_owned()),
@@ -297,6 +304,7 @@ impl Settings {
                 )?,
             },
             requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
+            response_cache_bytes: set.response_cache_bytes.expect("defaults are filled in"),
             // Above it, lengths on the wire no longer fit: gRPC and the string format count in 32 bits.
             message_bytes_max: number("max_message_bytes", set.max_message_bytes, i32::MAX as usize)?,
             streams_max: number("max_streams", set.max_streams.map(|n| n as usize), 1 << 20)? as u32,

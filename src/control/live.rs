@@ -13,10 +13,12 @@ use serde_json::json;
 
 use super::desired::{Desired, Explicit, MODEL};
 use super::ledger::{Ledger, Writing, version_entry};
+use super::open::Foundations;
 use super::retire::Reaper;
 use super::turns::Turns;
 use crate::backend::Loader;
 use crate::batch::Urgency;
+use crate::cache::ResponseCache;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::EventSink;
 use crate::id::{ModelName, ServableId, Version};
@@ -59,6 +61,7 @@ pub struct Live {
     pub config: ControlConfig,
     pub loader: Arc<dyn Loader>,
     pub sink: Arc<dyn EventSink>,
+    pub cache: Arc<ResponseCache>,
     pub table: Arc<Table>,
     pub ledger: Ledger,
     pub reaper: Reaper,
@@ -95,13 +98,8 @@ pub struct Cause<'a> {
 }
 
 impl Live {
-    pub fn new(
-        config: ControlConfig,
-        loader: Arc<dyn Loader>,
-        sink: Arc<dyn EventSink>,
-        table: Arc<Table>,
-        ledger: Ledger,
-    ) -> Self {
+    pub fn new(config: ControlConfig, foundations: Foundations) -> Self {
+        let Foundations { loader, sink, cache, table, ledger, .. } = foundations;
         let named = |(key, desired): (String, Desired)| Some((ModelName::parse(&key)?, desired));
         let desired = ledger.documents(MODEL).into_iter().filter_map(named).collect();
         let artefact = |(key, artefact): (String, Artefact)| Some((servable_id(&key)?, artefact.digest));
@@ -111,6 +109,7 @@ impl Live {
             config,
             loader,
             sink,
+            cache,
             table,
             ledger,
             desired: Mutex::new(desired),
@@ -330,7 +329,7 @@ impl Live {
         }
         self.artefacts().insert(id.clone(), digest.clone());
         let servable = loaded
-            .start(&*self.sink)
+            .start(&*self.sink, &self.cache)
             .map_err(|reason| (reason.clone(), ServeError::new(ErrorKind::Unavailable, reason)))?;
         let servable = Arc::new(servable);
         let mut replaced = None;

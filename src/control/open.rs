@@ -15,6 +15,7 @@ use super::store::Store;
 use super::tally::Tallies;
 use super::watch::Watch;
 use crate::backend::Loader;
+use crate::cache::ResponseCache;
 use crate::event::EventSink;
 use crate::serve::Table;
 
@@ -24,6 +25,7 @@ pub struct Foundations {
     /// Hears of everything, the tallies included.
     pub sink: Arc<dyn EventSink>,
     pub tallies: Arc<Tallies>,
+    pub cache: Arc<ResponseCache>,
     pub table: Arc<Table>,
     pub ledger: Ledger,
     pub outcomes: Option<Arc<Outcomes>>,
@@ -60,11 +62,11 @@ pub struct Following {
 
 impl Control {
     pub fn new(config: ControlConfig, foundations: Foundations) -> Self {
-        let Foundations { loader, sink, tallies, table, ledger, outcomes } = foundations;
+        let (tallies, outcomes) = (Arc::clone(&foundations.tallies), foundations.outcomes.clone());
         if let Some(outcomes) = &outcomes {
             tallies.note_into(Arc::clone(outcomes));
         }
-        let live = Arc::new(Live::new(config, loader, sink, table, ledger));
+        let live = Arc::new(Live::new(config, foundations));
         let rollouts = Rollouts::new(Arc::clone(&live), tallies);
         Self { live, rollouts, outcomes, stop: Arc::default(), announced: Mutex::default() }
     }

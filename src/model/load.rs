@@ -17,6 +17,7 @@ use super::servable::{Parts, Servable};
 use super::warmup;
 use crate::backend::{Device, Loader, Session};
 use crate::batch::{Batching, Costs, Padding, Scheduler, Size, Urgency};
+use crate::cache::ResponseCache;
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
 
@@ -73,6 +74,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         signature: Arc::new(completed.signature.clone()),
         class_scores: in_signature(&session.graph().class_scores),
         class_labels: in_signature(&session.graph().class_labels),
+        cached: config.response_cache,
     };
     let graph_input_count = session.graph().inputs.len();
     Ok(Loaded {
@@ -103,8 +105,9 @@ impl Loaded {
         self.instances.first().expect("a config without instances is refused")
     }
 
-    /// Starts the threads: from here on the version can answer. Errors: the system gives no thread.
-    pub fn start(self, listener: &dyn EventSink) -> Result<Servable, String> {
+    /// Starts the threads: from here on the version can answer, out of `cache` if its config asks for that.
+    /// Errors: the system gives no thread.
+    pub fn start(self, listener: &dyn EventSink, cache: &Arc<ResponseCache>) -> Result<Servable, String> {
         let first = Arc::clone(self.session());
         let Self { id, completed, padding, profile, instances, costs, graph_input_count, digest } = self;
         let sink = listener.servable(&id, &profile);
@@ -113,6 +116,10 @@ impl Loaded {
         let scheduler = Scheduler::start(&name, instances, batching, Urgency::Answering, Arc::clone(&sink))
             .inspect_err(|_| listener.retired(&id))
             .map_err(|e| format!("its threads cannot be started: {e}"))?;
+        let cache = profile.cached.then(|| cache.partition()).flatten();
+        if profile.cached && cache.is_none() {
+            tracing::warn!(model = %id, "config.pbtxt: response_cache has no effect: --response-cache-bytes is 0");
+        }
         Ok(Servable::new(Parts {
             id,
             profile,
@@ -121,6 +128,7 @@ impl Loaded {
             padding,
             digest,
             sink,
+            cache,
             scheduler,
             session: first,
         }))

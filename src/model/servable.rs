@@ -13,6 +13,7 @@ use crate::batch::{
     Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Padding, Queued, Scheduler, ShapeKey,
     SubmitError, Text, TimeoutAction, Urgency,
 };
+use crate::cache::CachePartition;
 use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
 use crate::infer::{Limits, TensorRow};
@@ -51,6 +52,7 @@ pub struct Servable {
     config: pb::ModelConfig,
     digest: String,
     sink: Arc<dyn ServableSink>,
+    cache: Option<CachePartition>,
     scheduler: Scheduler,
     /// For copies of requests: a queue and a thread that give way to everything else.
     background: OnceLock<Option<Scheduler>>,
@@ -70,6 +72,8 @@ pub struct Parts {
     pub padding: Option<Arc<Padding>>,
     pub digest: String,
     pub sink: Arc<dyn ServableSink>,
+    /// Where its answers are kept, if they are.
+    pub cache: Option<CachePartition>,
     pub scheduler: Scheduler,
     /// One of the scheduler's sessions.
     pub session: Arc<dyn Session>,
@@ -106,6 +110,7 @@ impl Servable {
             config: parts.completed.shown,
             digest: parts.digest,
             sink: parts.sink,
+            cache: parts.cache,
             scheduler: parts.scheduler,
             background: OnceLock::new(),
             batching: parts.completed.batching,
@@ -139,6 +144,11 @@ impl Servable {
     /// Who hears of this servable's requests.
     pub fn sink(&self) -> &Arc<dyn ServableSink> {
         &self.sink
+    }
+
+    /// Where its answers are kept; `None`: they are not.
+    pub fn cache(&self) -> Option<&CachePartition> {
+        self.cache.as_ref()
     }
 
     /// Requests that wait.

@@ -10,9 +10,9 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::gathered::Gathered;
 use super::metrics::{
-    ASSEMBLY_SECONDS, BATCH_BUCKETS, BATCH_REQUESTS, BATCH_ROWS, ENCODE_SECONDS, PREDICTION_NONFINITE,
-    PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS, REQUESTS, ROWS,
-    SECONDS_BUCKETS, SESSION_CALLS, SESSION_SECONDS, counter, histogram,
+    ASSEMBLY_SECONDS, BATCH_BUCKETS, BATCH_REQUESTS, BATCH_ROWS, CACHE_LOOKUPS, ENCODE_SECONDS,
+    PREDICTION_NONFINITE, PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS,
+    REQUESTS, ROWS, SECONDS_BUCKETS, SESSION_CALLS, SESSION_SECONDS, counter, histogram,
 };
 use super::prediction::{CLASSES_MAX, Predictions, Series};
 use super::versions::LiveVersion;
@@ -25,6 +25,8 @@ pub struct ServableMeters {
     /// In the server's recorder: they outlive the version.
     outcomes: [Counter; Outcome::ALL.len()],
     rows: Counter,
+    /// Hits and misses; `None` where answers are not kept.
+    lookups: Option<[Counter; 2]>,
     calls_ok: Counter,
     calls_failed: Counter,
     batch_rows: Arc<Gathered>,
@@ -55,6 +57,9 @@ impl ServableMeters {
         Self {
             outcomes: Outcome::ALL.map(|outcome| counter(server, REQUESTS, &with("outcome", outcome.name()))),
             rows: counter(own, ROWS, &labels),
+            lookups: profile.cached.then(|| {
+                ["hit", "miss"].map(|outcome| counter(own, CACHE_LOOKUPS, &with("outcome", outcome)))
+            }),
             calls_ok: counter(own, SESSION_CALLS, &with("outcome", "ok")),
             calls_failed: counter(own, SESSION_CALLS, &with("outcome", "failed")),
             batch_rows: counts(BATCH_ROWS),
@@ -76,10 +81,15 @@ impl ServableSink for ServableMeters {
     fn infer(&self, event: &InferEvent<'_>) {
         self.outcomes[event.outcome as usize].increment(1);
         self.version.statistics.infer(event);
+        if let (Some([hits, misses]), Some(lookup)) = (&self.lookups, event.lookup) {
+            if lookup.hit { hits } else { misses }.increment(1);
+        }
         if event.outcome == Outcome::Ok {
             self.rows.increment(event.rows as u64);
             self.durations.request.took(event.timings.total);
-            self.durations.queue.took(event.timings.queue);
+            if !event.lookup.is_some_and(|lookup| lookup.hit) {
+                self.durations.queue.took(event.timings.queue);
+            }
             self.durations.encode.took(event.timings.encode);
             self.predictions.read(event.predicted);
             self.version.touch();

@@ -11,6 +11,10 @@ pub const RECEIVED: &str = "weir_requests_received_total";
 pub const REQUESTS: &str = "weir_requests_total";
 pub const ROWS: &str = "weir_rows_total";
 pub const SESSION_CALLS: &str = "weir_session_calls_total";
+pub const CACHE_LOOKUPS: &str = "weir_response_cache_lookups_total";
+pub const CACHE_BYTES: &str = "weir_response_cache_bytes";
+pub const CACHE_ENTRIES: &str = "weir_response_cache_entries";
+pub const CACHE_EVICTIONS: &str = "weir_response_cache_evictions_total";
 pub const BATCH_ROWS: &str = "weir_batch_rows";
 pub const BATCH_REQUESTS: &str = "weir_batch_requests";
 pub const QUEUE_DEPTH: &str = "weir_queue_depth";
@@ -43,6 +47,8 @@ const COUNTERS: &[(&str, &str)] = &[
     (REQUESTS, "Requests for a prediction that ended, by outcome; without a model where none was reached."),
     (ROWS, "Rows of requests that succeeded."),
     (SESSION_CALLS, "Calls of an ONNX Runtime session on behalf of requests, by outcome."),
+    (CACHE_LOOKUPS, "Requests whose answer was looked for among those that are kept, by outcome."),
+    (CACHE_EVICTIONS, "Kept answers that made room for others."),
     (PREDICTIONS, "Predictions by class, for outputs that name a class or score classes."),
     (PREDICTION_NONFINITE, "Predicted numbers that are NaN or infinite."),
     (SHADOW_REQUESTS, "Requests of which a shadow was to get a copy, by what came of it."),
@@ -54,6 +60,8 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     (QUEUE_DEPTH, "Requests that wait for a session."),
+    (CACHE_BYTES, "Bytes that kept answers take."),
+    (CACHE_ENTRIES, "Answers that are kept for requests that come again."),
     (ROUTE_SHARE, "Part of the requests that name no version, 0 to 1, that the route gives a version."),
     (MODEL_READY, "1 for a version that is ready, 0 for one that is not."),
     (IN_FLIGHT, "Requests for a prediction that are inside the server."),

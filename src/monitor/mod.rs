@@ -26,11 +26,13 @@ use std::time::{Duration, Instant};
 use ::metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
+use crate::cache::CacheUse;
 use crate::event::{EventSink, Outcome, Protocol, ServableProfile, ServableSink, ShadowEvent};
 use crate::id::ServableId;
 use meters::ServableMeters;
 use metrics::{
-    BUILD_INFO, CONNECTIONS, IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE,
+    BUILD_INFO, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CONNECTIONS, IN_FLIGHT, MODEL_READY,
+    QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE,
 };
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
@@ -52,6 +54,8 @@ pub struct Readings {
     pub in_flight: usize,
     /// Open connections by port's name.
     pub connections: Vec<(&'static str, usize)>,
+    /// `None`: no version asked that its answers be kept.
+    pub cache: Option<CacheUse>,
 }
 
 /// Listens to the server and answers with numbers.
@@ -96,6 +100,11 @@ impl Monitor {
         gauge(server, IN_FLIGHT, &[]).set(readings.in_flight as f64);
         for (port, open) in &readings.connections {
             gauge(server, CONNECTIONS, &[("port", port)]).set(*open as f64);
+        }
+        if let Some(cache) = readings.cache {
+            gauge(server, CACHE_BYTES, &[]).set(cache.bytes as f64);
+            gauge(server, CACHE_ENTRIES, &[]).set(cache.entries as f64);
+            counter(server, CACHE_EVICTIONS, &[]).absolute(cache.evicted);
         }
         ::metrics::with_local_recorder(server, || self.process.collect());
         let depths = readings.queue_depths.iter().map(|(id, depth)| (id, *depth));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::window::{Recent, Window};
 use crate::event::{BatchEvent, InferEvent, Outcome};
+use crate::infer::CacheLookup;
 
 /// How often and for how long in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct BatchTotals {
 pub struct Totals {
     /// Milliseconds since 1970; 0 when there was none.
     pub last_inference_ms: u64,
-    /// Rows of requests that succeeded.
+    /// Rows of requests that succeeded by a session call.
     pub inference_count: u64,
     /// Session calls.
     pub execution_count: u64,
@@ -39,6 +40,8 @@ pub struct Totals {
     pub compute_input: Total,
     pub compute_infer: Total,
     pub compute_output: Total,
+    pub cache_hit: Total,
+    pub cache_miss: Total,
     /// By rows in the batch.
     pub batches: BTreeMap<usize, BatchTotals>,
     /// Of the last half minute alone.
@@ -79,6 +82,8 @@ pub struct Statistics {
     compute_input: Cell,
     compute_infer: Cell,
     compute_output: Cell,
+    cache_hit: Cell,
+    cache_miss: Cell,
     batches: Mutex<BTreeMap<usize, BatchTotals>>,
     pub window: Window,
 }
@@ -87,6 +92,9 @@ impl Statistics {
     pub fn infer(&self, event: &InferEvent<'_>) {
         let timings = &event.timings;
         self.window.record((event.outcome == Outcome::Ok).then_some(timings.total));
+        if let Some(CacheLookup { hit, took }) = event.lookup {
+            if hit { &self.cache_hit } else { &self.cache_miss }.add(took);
+        }
         if event.outcome != Outcome::Ok {
             self.fail.add(timings.total);
             return;
@@ -94,9 +102,13 @@ impl Statistics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.last_inference_ms.store(now_ms, Ordering::Relaxed);
-        self.inference_count.fetch_add(event.rows as u64, Ordering::Relaxed);
         self.success.add(timings.total);
         self.queue.add(timings.queue);
+        // As in Triton, a hit counts as a success that waited for nothing, and as no inference.
+        if event.lookup.is_some_and(|lookup| lookup.hit) {
+            return;
+        }
+        self.inference_count.fetch_add(event.rows as u64, Ordering::Relaxed);
         self.compute_input.add(timings.assembly);
         self.compute_infer.add(timings.session);
         self.compute_output.add(timings.split + timings.encode);
@@ -127,6 +139,8 @@ impl Statistics {
             compute_input: self.compute_input.total(),
             compute_infer: self.compute_infer.total(),
             compute_output: self.compute_output.total(),
+            cache_hit: self.cache_hit.total(),
+            cache_miss: self.cache_miss.total(),
             batches: self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             recent: self.window.recent(Instant::now()),
         }

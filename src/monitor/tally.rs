@@ -182,8 +182,10 @@ impl Tally {
 
     /// Adds what came of one comparison.
     pub fn add(&mut self, series: &PairSeries, event: &ShadowEvent<'_>, comparison: &Comparison) {
-        self.seconds.primary.record(event.latency.primary.as_secs_f64());
-        self.seconds.shadow.record(event.latency.shadow.as_secs_f64());
+        if let Some(latency) = event.latency {
+            self.seconds.primary.record(latency.primary.as_secs_f64());
+            self.seconds.shadow.record(latency.shadow.as_secs_f64());
+        }
         if let Some(agreement) = comparison.agreement {
             self.agreeing.add(agreement.agreeing);
             self.differing.add(agreement.rows - agreement.agreeing);

@@ -31,7 +31,12 @@ fn profile() -> ServableProfile {
         labels: Arc::default(),
     };
     let signature = Signature { inputs: Vec::new(), outputs: vec![label], max_batch_size: 8 };
-    ServableProfile { signature: Arc::new(signature), class_scores: Vec::new(), class_labels: vec![0] }
+    ServableProfile {
+        signature: Arc::new(signature),
+        class_scores: Vec::new(),
+        class_labels: vec![0],
+        cached: true,
+    }
 }
 
 fn texts(values: &[&str]) -> Tensor {
@@ -48,6 +53,7 @@ fn answered(sink: &dyn ServableSink, outcome: Outcome, classes: &[&str]) {
         timings,
         routing: &routing,
         rows: classes.len(),
+        lookup: None,
         predicted: &predicted,
     });
 }
@@ -138,8 +144,14 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
     monitor.upkeep();
     let there = vec![(id("m", 2), 7), (id("n", 1), 0)];
     let ready = vec![(id("m", 2), true), (id("n", 1), false)];
-    let readings =
-        Readings { queue_depths: there, ready, shares: vec![], in_flight: 5, connections: vec![("http", 3)] };
+    let readings = Readings {
+        queue_depths: there,
+        ready,
+        shares: vec![],
+        in_flight: 5,
+        connections: vec![("http", 3)],
+        cache: None,
+    };
     let page = monitor.render(&readings);
     assert_eq!(sum(&page, "weir_queue_depth", &[]), Some(7.0));
     assert_eq!(sum(&page, "weir_model_ready", &[r#"model="m""#]), Some(1.0));
@@ -212,7 +224,7 @@ impl Pairing {
             comparison,
             digest: Some([digest; 32]),
             outputs: Sides { primary: &primary, shadow: &shadow },
-            latency: Sides { primary: Duration::from_millis(3), shadow: Duration::from_millis(30) },
+            latency: Some(Sides { primary: Duration::from_millis(3), shadow: Duration::from_millis(30) }),
         });
     }
 

@@ -4,6 +4,7 @@
 //! happens between. Nothing here waits for anything but the model.
 
 mod admission;
+mod cached;
 mod check;
 mod classification;
 mod pipeline;

@@ -7,16 +7,18 @@ use smallvec::SmallVec;
 use tokio::time::timeout_at;
 
 use super::admission::Admission;
+use super::cached::{Known, keep, look_up};
 use super::check::{Checked, check};
 use super::classification::classify;
 use super::receipt::Receipt;
 use super::shadow::{ShadowLane, Ticket};
 use super::snapshot::{ModelEntry, Snapshot, Table};
 use crate::batch::{Answer, SubmitError};
+use crate::cache::Key;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::{EventSink, Protocol};
 use crate::infer::{
-    Enrolled, InferRequest, InferResponse, Limits, OutputTensor, RequestKeys, RouteReason, Routing,
+    Enrolled, InferRequest, InferResponse, Limits, OutputTensor, RequestKeys, RouteReason, Routing, Timings,
 };
 use crate::model::{Servable, Submitted};
 use crate::tensor::{Tensor, TensorSpec};
@@ -70,10 +72,21 @@ impl Pipeline {
         let Checked { inputs, rows, outputs } =
             check(servable.signature(), servable.id().model.as_str(), request.inputs, &request.outputs)?;
         receipt.counted(rows);
-        let asked: SmallVec<[usize; 4]> = outputs.iter().map(|(index, _)| *index).collect();
-        let submitted = servable
-            .submit(inputs, &asked, rows, request.limits)
-            .map_err(|refusal| refused(&servable, refusal))?;
+        let mut ascending: SmallVec<[usize; 4]> = outputs.iter().map(|(index, _)| *index).collect();
+        ascending.sort_unstable();
+        let known = match servable.cache() {
+            None => None,
+            Some(_) => Some(look_up(&servable, &inputs, &ascending, receipt).await?),
+        };
+        let source = match known {
+            Some(Known::Answer(tensors)) => Source::Cache(tensors),
+            unknown => {
+                let submitted = servable.submit(inputs, &ascending, rows, request.limits);
+                let submitted = submitted.map_err(|refusal| refused(&servable, refusal))?;
+                Source::Session(submitted, unknown.and_then(Known::key))
+            }
+        };
+        let by_session = matches!(source, Source::Session(..));
         let tickets: SmallVec<[Ticket; 2]> = match copied {
             None => SmallVec::new(),
             Some(inputs) => shadows
@@ -81,17 +94,24 @@ impl Pipeline {
                 .filter_map(|lane| lane.offer(&servable, inputs.clone(), &request.outputs))
                 .collect(),
         };
-        if submitted.on_the_spot {
-            // Requests that came at the same moment join the batch first.
-            tokio::task::yield_now().await;
-            servable.run_on_the_spot(&submitted);
-        }
-        let (tensors, timings) = answer_in_time(submitted, request.limits).await?;
-        let mut ascending = asked;
-        ascending.sort_unstable();
+        let (tensors, timings) = match source {
+            Source::Cache(tensors) => (tensors, Timings::default()),
+            Source::Session(submitted, key) => {
+                if submitted.on_the_spot {
+                    // Requests that came at the same moment join the batch first.
+                    tokio::task::yield_now().await;
+                    servable.run_on_the_spot(&submitted);
+                }
+                let answer = answer_in_time(submitted, request.limits).await?;
+                if let Some(key) = key {
+                    keep(&servable, key, &answer.0, receipt).await?;
+                }
+                answer
+            }
+        };
         receipt.predicted(ascending.iter().copied().zip(tensors.iter().cloned()), timings);
         for ticket in tickets {
-            ticket.tell(ascending.iter().copied().zip(tensors.iter().cloned()));
+            ticket.tell(ascending.iter().copied().zip(tensors.iter().cloned()), by_session);
         }
         // Only classification looks at the numbers.
         let looked_at = outputs.iter().any(|(_, classes)| *classes > 0);
@@ -116,6 +136,13 @@ impl Pipeline {
             },
         })
     }
+}
+
+/// Where a request's answer comes from.
+enum Source {
+    Cache(Vec<Tensor>),
+    /// The answer is kept under the key, if there is one.
+    Session(Submitted, Option<Key>),
 }
 
 /// What a request takes along from the snapshot.

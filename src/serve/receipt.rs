@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::admission::Permit;
 use crate::error::ServeError;
 use crate::event::{EventSink, InferEvent, Outcome, Protocol};
-use crate::infer::{Routing, Timings};
+use crate::infer::{CacheLookup, Routing, Timings};
 use crate::model::Servable;
 use crate::tensor::Tensor;
 
@@ -22,6 +22,7 @@ pub struct Receipt {
     arrived: Instant,
     rows: usize,
     timings: Timings,
+    lookup: Option<CacheLookup>,
     /// Position in the signature and the model's own tensor.
     predicted: SmallVec<[(usize, Tensor); 4]>,
     place: Option<Permit>,
@@ -38,6 +39,7 @@ impl Receipt {
             arrived: Instant::now(),
             rows: 1,
             timings: Timings::default(),
+            lookup: None,
             predicted: SmallVec::new(),
             place: None,
             closed: false,
@@ -58,7 +60,17 @@ impl Receipt {
         self.rows = rows;
     }
 
-    /// The model answered.
+    /// Its answer was looked for among those that were kept.
+    pub fn looked_up(&mut self, lookup: CacheLookup) {
+        self.lookup = Some(lookup);
+    }
+
+    /// How long it took to keep its answer.
+    pub fn kept(&mut self, took: Duration) {
+        self.lookup.iter_mut().for_each(|lookup| lookup.took += took);
+    }
+
+    /// The model answered, or had answered before.
     pub fn predicted(&mut self, outputs: impl Iterator<Item = (usize, Tensor)>, timings: Timings) {
         self.predicted = outputs.collect();
         self.timings = timings;
@@ -81,8 +93,14 @@ impl Receipt {
             None => self.sink.stray(outcome),
             Some((servable, routing)) => {
                 let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
-                let event =
-                    InferEvent { outcome, timings: self.timings, routing, rows: self.rows, predicted };
+                let event = InferEvent {
+                    outcome,
+                    timings: self.timings,
+                    routing,
+                    rows: self.rows,
+                    lookup: self.lookup,
+                    predicted,
+                };
                 servable.sink().infer(&event);
             }
         }

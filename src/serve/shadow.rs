@@ -47,7 +47,8 @@ type Outputs = Vec<(usize, Tensor)>;
 /// What the primary answered, once it has.
 struct Answered {
     outputs: Outputs,
-    latency: Duration,
+    /// `None`: no session was called for it.
+    latency: Option<Duration>,
 }
 
 /// One copied request.
@@ -113,8 +114,10 @@ pub struct Ticket {
 
 impl Ticket {
     /// Tells what the primary answered; `outputs` by position in its signature. Not telling tells that it failed.
-    pub fn tell(self, outputs: impl Iterator<Item = (usize, Tensor)>) {
-        let _ = self.answered.send(Answered { outputs: outputs.collect(), latency: self.offered.elapsed() });
+    /// How long it took is worth telling where it was answered `by_session`, as the copy is.
+    pub fn tell(self, outputs: impl Iterator<Item = (usize, Tensor)>, by_session: bool) {
+        let latency = by_session.then(|| self.offered.elapsed());
+        let _ = self.answered.send(Answered { outputs: outputs.collect(), latency });
     }
 }
 
@@ -217,7 +220,7 @@ fn report(sink: &dyn EventSink, shadow: &Servable, primary: Version, outcome: Sh
         comparison: None,
         digest: None,
         outputs: Sides { primary: &[], shadow: &[] },
-        latency: Sides { primary: Duration::ZERO, shadow: Duration::ZERO },
+        latency: None,
     });
 }
 
@@ -312,7 +315,7 @@ impl Runner {
                 primary: &named(&primary, answered.outputs),
                 shadow: &named(&self.servable, outputs),
             },
-            latency: Sides { primary: answered.latency, shadow: latency },
+            latency: answered.latency.map(|primary| Sides { primary, shadow: latency }),
         });
         drop(held);
     }

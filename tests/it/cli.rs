@@ -308,7 +308,6 @@ fn check_config_names_the_key_of_each_broken_config() {
         ("unknown_key", "max_batchsize"),
         ("sequence_batching", "sequence_batching"),
         ("ensemble", "ensemble_scheduling"),
-        ("response_cache", "response_cache.enable"),
         ("empty", "no version folder"),
         ("ok", "config ok, versions 1"),
     ] {

@@ -18,6 +18,7 @@ mod memory;
 mod metrics_page;
 mod record;
 mod repository;
+mod response_cache;
 mod rollouts;
 mod routes;
 mod routes_file;

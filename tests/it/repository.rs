@@ -77,7 +77,6 @@ fn each_broken_model_is_unavailable_for_a_reason_that_names_the_fault() {
         ("gpu", "CUDA"),
         ("missing_input", "INPUT1"),
         ("not_onnx", "not an ONNX model"),
-        ("response_cache", "response_cache.enable"),
         ("sequence_batching", "sequence_batching"),
         ("sequence_output", "sequence"),
         ("truncated", "cut off"),

@@ -53,11 +53,15 @@ fn of(unit: u64, outcome: Outcome) -> Heard {
 fn hear(step: &StepTally, heard: Heard) {
     let Heard { version: number, reason, revision, unit, outcome, total_ms } = heard;
     let signature = Signature { inputs: vec![], outputs: vec![], max_batch_size: 0 };
-    let profile =
-        ServableProfile { signature: Arc::new(signature), class_scores: vec![], class_labels: vec![] };
+    let profile = ServableProfile {
+        signature: Arc::new(signature),
+        class_scores: vec![],
+        class_labels: vec![],
+        cached: false,
+    };
     let timings = Timings { total: Duration::from_millis(total_ms), ..Timings::default() };
     let routing = Routing { reason, revision, unit, experiment: None };
-    let event = InferEvent { outcome, timings, routing: &routing, rows: 1, predicted: &[] };
+    let event = InferEvent { outcome, timings, routing: &routing, rows: 1, lookup: None, predicted: &[] };
     step.infer(version(number), &Reader::new(&profile), &event);
 }
 

@@ -124,6 +124,8 @@ pub struct ModelConfig {
     pub latency_objective: Option<Duration>,
     /// How texts of different lengths share batches; `None`: they do not.
     pub padding: Option<PaddingConfig>,
+    /// Whether answers are kept for requests that come again.
+    pub response_cache: bool,
     pub version_policy: VersionPolicy,
     pub session: SessionOptions,
     pub warmup: Vec<WarmupSample>,

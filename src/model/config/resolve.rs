@@ -73,11 +73,6 @@ pub fn resolve(
     let mut hints = check_keys(message)?;
     let source: pb::ModelConfig = message.transcode_to().map_err(|e| format!("config.pbtxt: {e}"))?;
     check_identity(&source, name)?;
-    if source.response_cache.is_some_and(|cache| cache.enable) {
-        return Err(
-            "config.pbtxt: response_cache.enable is not supported; remove it or set it to false".to_owned()
-        );
-    }
     if source.model_transaction_policy.is_some_and(|policy| policy.decoupled) {
         return Err(
             "config.pbtxt: model_transaction_policy.decoupled is not supported for ONNX models".to_owned()
@@ -98,6 +93,7 @@ pub fn resolve(
         instances,
         latency_objective: latency_objective(&source, defaults)?,
         padding: padding(&source)?,
+        response_cache: source.response_cache.is_some_and(|cache| cache.enable),
         version_policy: version_policy(&source)?,
         session,
         warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
@@ -604,7 +600,6 @@ mod tests {
         for (text, key) in [
             ("sequence_batching { }", "sequence_batching"),
             ("ensemble_scheduling { step { model_name: \"x\" } }", "ensemble_scheduling"),
-            ("response_cache { enable: true }", "response_cache"),
             ("model_transaction_policy { decoupled: true }", "decoupled"),
             ("optimization { graph { level: 7 } }", "optimization.graph.level"),
             (

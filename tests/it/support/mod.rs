@@ -1,6 +1,7 @@
 //! What the tests stand on: the real binary, a small HTTP client, the metrics page, model repositories to write to.
 
 pub mod control;
+pub mod grpc;
 pub mod http;
 pub mod http2;
 pub mod metrics;
