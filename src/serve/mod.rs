@@ -14,6 +14,7 @@ mod shadow;
 mod snapshot;
 
 pub use admission::Admission;
+pub use check::{Checked, check};
 pub use pipeline::{Pipeline, off_the_loop};
 pub use readiness::{Phase, Readiness};
 pub use receipt::Receipt;
