@@ -94,7 +94,11 @@ mod tests {
         fill(histogram(&recorder, SESSION_SECONDS, &[]), histogram(&recorder, BATCH_ROWS, &[]));
         let text = recorder.handle().render();
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|l| l.rsplit_once(' '));
-        samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+        let mut samples: Vec<(String, f64)> =
+            samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect();
+        // A recorder writes its metrics in any order, and the samples of each in theirs.
+        samples.sort_by(|(one, _), (other, _)| one.cmp(other));
+        samples
     }
 
     #[test]
