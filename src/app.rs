@@ -95,10 +95,10 @@ impl App {
         let runtime = Runtime::open()?;
         let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::new(runtime));
         let ports = Ports {
-            http: bind("http", config.http).await?,
-            grpc: bind("grpc", config.grpc).await?,
-            metrics: bind_any("metrics", config.metrics).await?,
-            control: bind_any("control", config.control).await?,
+            http: bind("http", config.http)?,
+            grpc: bind("grpc", config.grpc)?,
+            metrics: bind_any("metrics", config.metrics)?,
+            control: bind_any("control", config.control)?,
         };
         let monitor = Arc::new(Monitor::new(runtime.version()));
         let tallies = Arc::new(Tallies::default());
@@ -241,13 +241,13 @@ impl App {
     }
 }
 
-async fn bind(port: &'static str, address: SocketAddr) -> Result<Port, StartError> {
-    Port::bind(address).await.map_err(|reason| StartError::Bind { port, address, reason })
+fn bind(port: &'static str, address: SocketAddr) -> Result<Port, StartError> {
+    Port::bind(address).map_err(|reason| StartError::Bind { port, address, reason })
 }
 
-async fn bind_any(port: &'static str, address: Option<SocketAddr>) -> Result<Option<Port>, StartError> {
+fn bind_any(port: &'static str, address: Option<SocketAddr>) -> Result<Option<Port>, StartError> {
     match address {
-        Some(address) => Ok(Some(bind(port, address).await?)),
+        Some(address) => Ok(Some(bind(port, address)?)),
         None => Ok(None),
     }
 }

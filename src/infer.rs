@@ -155,7 +155,7 @@ pub struct InferResponse {
 
 /// The tensors of a request or an answer inside the server: in the order of the signature, `None` where an
 /// optional input was left out or an output was not asked for.
-pub type TensorRow = SmallVec<[Option<Tensor>; 4]>;
+pub type TensorRow = SmallVec<[Option<Tensor>; 2]>;
 
 /// What came of looking for a request's answer among those that were kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -566,7 +566,7 @@ output [
   }
 ]
 instance_group [ { count: 1 kind: KIND_CPU } ]
-dynamic_batching { }
+dynamic_batching { preferred_batch_size: [ 8 ] }
 """
 
 # The client sees [batch, 1]; the file sees [batch].

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -21,6 +21,9 @@ use super::workers::Workers;
 /// Pause after a failed accept: long enough not to spin while descriptors are exhausted, short enough not to be
 /// noticed after a passing fault.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections that the system keeps until they are accepted; it may lower it (`net.core.somaxconn`).
+const WAITING_MAX: u32 = 4096;
 
 /// Open connections of one port.
 #[derive(Debug, Clone, Default)]
@@ -112,9 +115,12 @@ pub struct Port {
 }
 
 impl Port {
-    /// Binds. Errors: the address is taken or not this machine's.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    /// Binds. Call it on a runtime. Errors: the address is taken or not this machine's.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(WAITING_MAX)?;
         Ok(Self { address: listener.local_addr()?, listener, connections: Connections::default() })
     }
 

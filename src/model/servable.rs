@@ -233,7 +233,8 @@ impl Servable {
         let text = self.padding.as_ref().and_then(|padding| Text::of(padding, &inputs));
         let key = text.as_ref().map_or(plain, |text| ShapeKey::of_text(&inputs, text));
         let picked = Arc::new(AtomicBool::new(false));
-        let job = Job {
+        // It goes through several hands, each of which would move all of it.
+        let job = Box::new(Job {
             inputs,
             outputs,
             rows,
@@ -243,7 +244,7 @@ impl Servable {
             text,
             picked: Arc::clone(&picked),
             reply,
-        };
+        });
         let Queued { rejected_at, on_the_spot } = scheduler.submit(job, may_run)?;
         Ok(Submitted { answer, rejected_at, on_the_spot, picked })
     }

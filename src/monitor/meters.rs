@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::gathered::Gathered;
+use super::gathered::{Gathered, GatheredValues, Gatherers};
 use super::metrics::{
     ASSEMBLY_SECONDS, BATCH_BUCKETS, BATCH_REQUESTS, BATCH_ROWS, CACHE_LOOKUPS, ENCODE_SECONDS,
     PREDICTION_NONFINITE, PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS,
@@ -18,7 +18,7 @@ use super::prediction::{CLASSES_MAX, Predictions, Series};
 use super::versions::LiveVersion;
 use crate::event::{BatchEvent, InferEvent, Outcome, ServableProfile, ServableSink};
 use crate::id::ServableId;
-use crate::reading::OTHER;
+use crate::reading::{OTHER, SCORE_BUCKETS, VALUE_BUCKETS};
 
 /// Listens to one servable.
 pub struct ServableMeters {
@@ -51,9 +51,10 @@ impl ServableMeters {
         let number = version.id.version.to_string();
         let labels = [("model", version.id.model.as_str()), ("version", number.as_str())];
         let with = |key, value| [labels[0], labels[1], (key, value)];
-        let counts = |name| version.gather(Gathered::counts(BATCH_BUCKETS, histogram(own, name, &labels)));
+        let counts =
+            |name| version.gatherers.add(Gathered::counts(BATCH_BUCKETS, histogram(own, name, &labels)));
         let seconds =
-            |name| version.gather(Gathered::durations(SECONDS_BUCKETS, histogram(own, name, &labels)));
+            |name| version.gatherers.add(Gathered::durations(SECONDS_BUCKETS, histogram(own, name, &labels)));
         Self {
             outcomes: Outcome::ALL.map(|outcome| counter(server, REQUESTS, &with("outcome", outcome.name()))),
             rows: counter(own, ROWS, &labels),
@@ -114,14 +115,15 @@ impl ServableSink for ServableMeters {
 /// Makes prediction series as classes and outputs appear, for every load of one version.
 pub struct PredictionSeries {
     recorder: Arc<PrometheusRecorder>,
+    gatherers: Arc<Gatherers>,
     id: ServableId,
     /// Names by output. A version that is loaded anew while it is live keeps its series, so the bound is here, too.
     classes: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl PredictionSeries {
-    pub fn new(recorder: Arc<PrometheusRecorder>, id: ServableId) -> Self {
-        Self { recorder, id, classes: Mutex::default() }
+    pub fn new(recorder: Arc<PrometheusRecorder>, gatherers: Arc<Gatherers>, id: ServableId) -> Self {
+        Self { recorder, gatherers, id, classes: Mutex::default() }
     }
 
     fn labelled<T>(&self, output: &str, make: impl FnOnce([(&'static str, &str); 3]) -> T) -> T {
@@ -151,12 +153,14 @@ impl Series for PredictionSeries {
         self.labelled(output, |[m, v, o]| counter(&self.recorder, PREDICTIONS, &[m, v, o, ("class", class)]))
     }
 
-    fn score(&self, output: &str) -> Histogram {
-        self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_SCORE, &labels))
+    fn score(&self, output: &str) -> Arc<GatheredValues> {
+        let score = self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_SCORE, &labels));
+        self.gatherers.add(GatheredValues::new(SCORE_BUCKETS, score))
     }
 
-    fn value(&self, output: &str) -> Histogram {
-        self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_VALUE, &labels))
+    fn value(&self, output: &str) -> Arc<GatheredValues> {
+        let value = self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_VALUE, &labels));
+        self.gatherers.add(GatheredValues::new(VALUE_BUCKETS, value))
     }
 
     fn nonfinite(&self, output: &str, kind: &'static str) -> Counter {

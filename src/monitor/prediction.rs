@@ -3,11 +3,12 @@
 //! Always: what an output means is `reading`'s word; here it is only counted. Class names are bounded: at most
 //! [`CLASSES_MAX`] have a series of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 
+use super::gathered::GatheredValues;
 use crate::event::ServableProfile;
 use crate::reading::{
     CLASS_BYTES_MAX, Class, ELEMENTS_MAX, Meaning, OTHER, ReadOutput, Reader, class_name, named_classes,
@@ -21,8 +22,8 @@ pub const CLASSES_MAX: usize = 100;
 /// Makes the series of one output.
 pub trait Series {
     fn class(&self, output: &str, class: &str) -> Counter;
-    fn score(&self, output: &str) -> Histogram;
-    fn value(&self, output: &str) -> Histogram;
+    fn score(&self, output: &str) -> Arc<GatheredValues>;
+    fn value(&self, output: &str) -> Arc<GatheredValues>;
     fn nonfinite(&self, output: &str, kind: &'static str) -> Counter;
 }
 
@@ -32,9 +33,9 @@ enum Counted {
     /// The classes are counted here only if no output holds the predicted class.
     Scores {
         classes: Option<Classes>,
-        score: Histogram,
+        score: Arc<GatheredValues>,
     },
-    Values(Histogram),
+    Values(Arc<GatheredValues>),
     /// Only its NaNs and infinities.
     Embedding,
 }
@@ -98,8 +99,8 @@ impl Output {
             nonfinite.for_each(|value| if value.is_nan() { nan } else { infinite }.increment(1));
         }
         match &self.counted {
-            Counted::Values(histogram) => {
-                values.iter().filter(|v| v.is_finite()).for_each(|v| histogram.record(*v));
+            Counted::Values(gathered) => {
+                values.iter().filter(|v| v.is_finite()).for_each(|v| gathered.record(*v));
             }
             Counted::Scores { classes, score } => {
                 for (class, best) in winners(&values, tensor).flatten() {
@@ -121,7 +122,7 @@ struct Classes {
     series: Arc<dyn Series + Send + Sync>,
     /// Made when there are too many classes.
     other: OnceLock<Counter>,
-    by_number: Mutex<HashMap<i64, Counter>>,
+    by_number: Mutex<BTreeMap<i64, Counter>>,
     by_text: Mutex<HashMap<Vec<u8>, Counter>>,
 }
 

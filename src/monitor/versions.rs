@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::gathered::Gathered;
+use super::gathered::Gatherers;
 use super::meters::PredictionSeries;
 use super::metrics::recorder;
 use super::statistics::Statistics;
@@ -22,8 +22,8 @@ pub struct LiveVersion {
     pub recorder: Arc<PrometheusRecorder>,
     pub statistics: Statistics,
     pub predictions: Arc<PredictionSeries>,
-    /// Of every load; those of loads that are gone have handed on what they had.
-    gathered: Mutex<Vec<Weak<Gathered>>>,
+    /// Of every load.
+    pub gatherers: Arc<Gatherers>,
     /// Samples came since the last upkeep.
     touched: AtomicBool,
 }
@@ -31,32 +31,22 @@ pub struct LiveVersion {
 impl LiveVersion {
     fn new(id: ServableId) -> Self {
         let recorder = Arc::new(recorder());
-        let predictions = Arc::new(PredictionSeries::new(Arc::clone(&recorder), id.clone()));
+        let gatherers = Arc::new(Gatherers::default());
+        let predictions =
+            Arc::new(PredictionSeries::new(Arc::clone(&recorder), Arc::clone(&gatherers), id.clone()));
         Self {
             id,
             recorder,
             statistics: Statistics::default(),
             predictions,
-            gathered: Mutex::default(),
+            gatherers,
             touched: AtomicBool::new(false),
         }
     }
 
-    /// Hands on what it gathers with the version's other samples.
-    pub fn gather(&self, gathered: Gathered) -> Arc<Gathered> {
-        let gathered = Arc::new(gathered);
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&gathered));
-        gathered
-    }
-
-    fn hand_on(&self) {
-        let mut all = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|gathered| gathered.upgrade().inspect(|gathered| gathered.hand_on()).is_some());
-    }
-
     /// The version's series as Prometheus reads them.
     pub fn render(&self) -> String {
-        self.hand_on();
+        self.gatherers.hand_on();
         self.recorder.handle().render()
     }
 
@@ -71,7 +61,7 @@ impl LiveVersion {
     /// Moves buffered samples into their buckets, if there are any.
     pub fn upkeep(&self) {
         if self.touched.swap(false, Ordering::AcqRel) {
-            self.hand_on();
+            self.gatherers.hand_on();
             self.recorder.handle().run_upkeep();
         }
     }

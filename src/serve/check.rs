@@ -16,7 +16,7 @@ pub struct Checked {
     /// Rows on the batch axis; 1 when the signature has none.
     pub rows: usize,
     /// Outputs asked for, in the client's order: position in the signature, and classes.
-    pub outputs: SmallVec<[(usize, usize); 4]>,
+    pub outputs: SmallVec<[(usize, usize); 2]>,
 }
 
 /// Checks names, types, shapes and row counts. `model` is for messages.
@@ -128,11 +128,11 @@ fn requested_outputs(
     signature: &Signature,
     model: &str,
     outputs: &[RequestedOutput],
-) -> Result<SmallVec<[(usize, usize); 4]>, ServeError> {
+) -> Result<SmallVec<[(usize, usize); 2]>, ServeError> {
     if outputs.is_empty() {
         return Ok((0..signature.outputs.len()).map(|index| (index, 0)).collect());
     }
-    let mut found: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+    let mut found: SmallVec<[(usize, usize); 2]> = SmallVec::new();
     for output in outputs {
         let Some(index) = signature.output(&output.name) else {
             return Err(ServeError::invalid(format!(

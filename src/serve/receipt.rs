@@ -24,7 +24,7 @@ pub struct Receipt {
     timings: Timings,
     lookup: Option<CacheLookup>,
     /// Position in the signature and the model's own tensor.
-    predicted: SmallVec<[(usize, Tensor); 4]>,
+    predicted: SmallVec<[(usize, Tensor); 1]>,
     place: Option<Permit>,
     closed: bool,
 }

@@ -3,7 +3,7 @@
 //! The names, versions and types go from where they stand straight into the message: building the generated struct
 //! first takes an allocation for each of them. A test holds the bytes against the generated code.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use smallvec::SmallVec;
 
@@ -43,8 +43,9 @@ pub const PREFIX_BYTES: usize = 5;
 ///
 /// Cost: outputs above 16 KiB are not copied.
 pub fn encode(response: &InferResponse, id: &str) -> Result<SmallVec<[Bytes; 2]>, ServeError> {
-    let mut out = BytesMut::with_capacity(256);
-    out.put_bytes(0, PREFIX_BYTES);
+    // What is written is a few bytes at a time, which a vector takes with less ado than a `BytesMut`.
+    let mut out = Vec::with_capacity(256);
+    out.resize(PREFIX_BYTES, 0);
     bytes(&mut out, response::MODEL_NAME, response.servable.model.as_str().as_bytes());
     let mut digits = itoa::Buffer::new();
     bytes(&mut out, response::MODEL_VERSION, digits.format(response.servable.version.number()).as_bytes());
@@ -69,22 +70,22 @@ pub fn encode(response: &InferResponse, id: &str) -> Result<SmallVec<[Bytes; 2]>
         encode_key(response::RAW_OUTPUT_CONTENTS, WireType::LengthDelimited, &mut out);
         encode_varint(data.len() as u64, &mut out);
         if data.len() <= COPIED_BYTES_MAX {
-            out.put_slice(data);
+            out.extend_from_slice(data);
         } else {
-            chunks.push(out.split().freeze());
+            chunks.push(Bytes::from(std::mem::take(&mut out)));
             chunks.push(data.clone());
         }
     }
     if !out.is_empty() {
-        chunks.push(out.freeze());
+        chunks.push(Bytes::from(out));
     }
     Ok(chunks)
 }
 
-fn bytes(out: &mut BytesMut, field: u32, value: &[u8]) {
+fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     encode_key(field, WireType::LengthDelimited, out);
     encode_varint(value.len() as u64, out);
-    out.put_slice(value);
+    out.extend_from_slice(value);
 }
 
 /// Length of [`bytes()`] for fields below 16.
@@ -93,7 +94,7 @@ fn bytes_length(value: usize) -> usize {
 }
 
 /// The parameter that tells why the version answered.
-fn route_reason(out: &mut BytesMut, reason: &str) {
+fn route_reason(out: &mut Vec<u8>, reason: &str) {
     let choice = bytes_length(reason.len());
     encode_key(response::PARAMETERS, WireType::LengthDelimited, out);
     encode_varint((bytes_length(ROUTE_REASON.len()) + bytes_length(choice)) as u64, out);
@@ -104,7 +105,7 @@ fn route_reason(out: &mut BytesMut, reason: &str) {
 }
 
 /// Name, type and shape of an output.
-fn described(out: &mut BytesMut, tensor: &OutputTensor) {
+fn described(out: &mut Vec<u8>, tensor: &OutputTensor) {
     let (name, datatype) = (tensor.name.as_bytes(), tensor.tensor.datatype().name().as_bytes());
     let dims = tensor.tensor.shape().dims();
     let shape: usize = dims.iter().map(|dim| encoded_len_varint(*dim as u64)).sum();

@@ -166,7 +166,8 @@ impl Services {
         let service = service_fn(move |request| {
             first.request();
             let services = Arc::clone(&self);
-            async move { services.answer(peer, request).await }
+            // hyper moves the future from place to place before it first runs, and its result afterwards.
+            Box::pin(async move { services.answer(peer, request).await })
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder

@@ -43,7 +43,7 @@ pub async fn serve(gateway: Arc<Gateway>, accepted: Accepted, drain: Drain) {
     let service = service_fn(move |request| {
         first.request();
         let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) })
     });
     connection(io, drain, heard, streams_max, service).await;
 }

@@ -51,6 +51,29 @@ pub trait Waiting {
     }
 }
 
+impl<T: Waiting> Waiting for Box<T> {
+    type Key = T::Key;
+
+    fn key(&self) -> &T::Key {
+        (**self).key()
+    }
+    fn rows(&self) -> usize {
+        (**self).rows()
+    }
+    fn bytes(&self) -> usize {
+        (**self).bytes()
+    }
+    fn cancelled(&self) -> bool {
+        (**self).cancelled()
+    }
+    fn deadline(&self) -> Option<Instant> {
+        (**self).deadline()
+    }
+    fn rows_max(&self) -> usize {
+        (**self).rows_max()
+    }
+}
+
 /// Why an entry was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {

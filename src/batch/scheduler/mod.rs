@@ -114,7 +114,7 @@ pub struct Queued {
 }
 
 struct State {
-    queue: Queue<Job>,
+    queue: Queue<Box<Job>>,
     closed: bool,
     /// Session calls that run, of `instances` at the most.
     running: usize,
@@ -131,7 +131,7 @@ struct State {
 
 impl State {
     /// Takes a batch, or finds that there is none for now.
-    fn take(&mut self, dropped: &mut Vec<Dropped<Job>>) -> Taken<Job> {
+    fn take(&mut self, dropped: &mut Vec<Dropped<Box<Job>>>) -> Taken<Box<Job>> {
         let taken = self.queue.take(Instant::now(), dropped);
         self.handed_over &= !self.queue.is_empty();
         self.running += usize::from(matches!(taken, Taken::Batch(_)));
@@ -194,7 +194,7 @@ impl Shared {
     }
 
     /// Runs a batch that [`State::take`] gave out.
-    fn run(self: &Arc<Self>, session: &dyn Session, batch: Vec<Job>) {
+    fn run(self: &Arc<Self>, session: &dyn Session, batch: Vec<Box<Job>>) {
         let started = Instant::now();
         // A panic outside a session call is our bug; the thread must outlive it. The jobs' clients are told by the
         // reply channels closing.
@@ -295,7 +295,7 @@ impl Scheduler {
     /// Queues a job, or says at once why not. Never blocks for longer than the queue's lock.
     ///
     /// `may_run` says whether the caller can run a batch itself; if so, the answer tells whether it must.
-    pub fn submit(&self, job: Job, may_run: bool) -> Result<Queued, SubmitError> {
+    pub fn submit(&self, job: Box<Job>, may_run: bool) -> Result<Queued, SubmitError> {
         let (level, timeout, now) = (job.limits.priority, job.limits.timeout, job.queued);
         let on_the_spot = may_run && self.shared.runs_on_the_spot(job.size());
         let mut state = self.shared.lock();
@@ -383,7 +383,7 @@ fn serve(shared: &Arc<Shared>, session: &dyn Session) {
 }
 
 /// Answers jobs that will not run.
-fn give_up(dropped: &mut Vec<Dropped<Job>>) {
+fn give_up(dropped: &mut Vec<Dropped<Box<Job>>>) {
     for Dropped { item, reason } in dropped.drain(..) {
         answer(item, Err(given_up(reason)));
     }
@@ -401,7 +401,11 @@ fn given_up(reason: DropReason) -> ServeError {
 
 /// Blocks for the next batch, after one that the instance `ran`. An empty batch means that only jobs to drop were
 /// found. `None` ends the thread.
-fn next_batch(shared: &Arc<Shared>, ran: bool, dropped: &mut Vec<Dropped<Job>>) -> Option<Vec<Job>> {
+fn next_batch(
+    shared: &Arc<Shared>,
+    ran: bool,
+    dropped: &mut Vec<Dropped<Box<Job>>>,
+) -> Option<Vec<Box<Job>>> {
     let mut state = shared.lock();
     if ran {
         state.ended();
@@ -439,7 +443,7 @@ fn next_batch(shared: &Arc<Shared>, ran: bool, dropped: &mut Vec<Dropped<Job>>) 
 /// Runs a batch and answers its jobs.
 ///
 /// If the call fails, every job of a larger batch is run alone: one request's failure never fails its neighbours.
-fn run(session: &dyn Session, batch: Vec<Job>, shared: &Shared) {
+fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared) {
     let started = Instant::now();
     for job in &batch {
         job.picked.store(true, Ordering::Relaxed);
@@ -465,7 +469,7 @@ fn run(session: &dyn Session, batch: Vec<Job>, shared: &Shared) {
 /// One session call: the outputs that each job asked for, and the time it took.
 fn call(
     session: &dyn Session,
-    batch: &[Job],
+    batch: &[Box<Job>],
     shared: &Shared,
 ) -> Result<(Vec<Vec<Tensor>>, Timings), ServeError> {
     let started = Instant::now();
@@ -508,7 +512,7 @@ fn call(
         split: timings.split,
         succeeded: answers.is_ok(),
     });
-    let own = |(job, tensors): (&Job, Vec<Tensor>)| wanted(tensors, &outputs, &job.outputs);
+    let own = |(job, tensors): (&Box<Job>, Vec<Tensor>)| wanted(tensors, &outputs, &job.outputs);
     Ok((batch.iter().zip(answers?).map(own).collect(), timings))
 }
 
@@ -534,7 +538,7 @@ fn wanted(tensors: Vec<Tensor>, computed: &[usize], asked: &[usize]) -> Vec<Tens
     tensors.into_iter().zip(computed).filter(|(_, index)| asked.contains(index)).map(|(t, _)| t).collect()
 }
 
-fn answer(job: Job, answer: Answer) {
+fn answer(job: Box<Job>, answer: Answer) {
     // A client that has gone does not want it; that is not an error.
     let _ = job.reply.send(answer);
 }

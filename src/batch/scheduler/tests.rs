@@ -34,13 +34,13 @@ fn batching(size_max: usize) -> Batching {
     Batching { policy, costs: Arc::new(Costs::new(8)) }
 }
 
-fn job(values: &[f32], limits: Limits) -> (Job, oneshot::Receiver<Answer>) {
+fn job(values: &[f32], limits: Limits) -> (Box<Job>, oneshot::Receiver<Answer>) {
     let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = Shape::from_dims([values.len() as i64, 1]).unwrap();
     let inputs: TensorRow =
         [Some(Tensor::new(DataType::Fp32, shape, data.into()).unwrap())].into_iter().collect();
     let (reply, answer) = oneshot::channel();
-    let job = Job {
+    let job = Box::new(Job {
         key: ShapeKey::of(&inputs, true),
         text: None,
         inputs,
@@ -50,7 +50,7 @@ fn job(values: &[f32], limits: Limits) -> (Job, oneshot::Receiver<Answer>) {
         queued: Instant::now(),
         picked: Arc::default(),
         reply,
-    };
+    });
     (job, answer)
 }
 
@@ -277,7 +277,7 @@ fn what_cannot_be_in_time_any_more_is_told_so_and_never_reaches_a_session() {
     let scheduler = Scheduler::start("late", vec![session], batching, Urgency::Answering, sink).unwrap();
     let (job, answer) = job(&[1.0], Limits::default());
     let earlier = job.queued.checked_sub(Duration::from_millis(2)).unwrap();
-    scheduler.submit(Job { queued: earlier, ..job }, false).unwrap();
+    scheduler.submit(Box::new(Job { queued: earlier, ..*job }), false).unwrap();
     let refused = answer.blocking_recv().unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     assert!(calls.0.lock().unwrap().is_empty());
