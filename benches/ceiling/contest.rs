@@ -58,12 +58,25 @@ impl Server {
 
     /// Puts a load on it for a while. Panics when a request fails.
     pub fn load(&self, options: &Options, load: Load, time: Duration) -> Row {
+        let row = self.any_load(options, load, time, None);
+        assert_eq!(row.errors, 0, "{:?}", row.failures);
+        row
+    }
+
+    /// Puts a load on it for a while, of which not all must succeed; says how much did within the objective.
+    pub fn any_load(
+        &self,
+        options: &Options,
+        load: Load,
+        time: Duration,
+        objective: Option<Duration>,
+    ) -> Row {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is epoll");
         let threads = if options.pinned { 1 } else { Effort::default().threads };
         let mut bench = Bench {
             rules: Rules { warmup: WARMUP, window: time, windows_max: 1, ..Rules::default() },
-            effort: Effort { threads, ..Effort::default() },
+            effort: Effort { threads, objective, ..Effort::default() },
             server: Some(self.process),
             stop: Stop::default(),
             progress: &mut |_| {},
@@ -72,9 +85,7 @@ impl Server {
             let endpoint = self.target.reach(self.calls.protocol).await?;
             bench.measure(endpoint, &self.calls, load).await
         });
-        let row = row.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(row.errors, 0, "{:?}", row.failures);
-        row
+        row.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench ceiling -- [WORKLOAD ...] [rounds=5] [seconds=1] [cores=all|1] [model=DIR [length=32]] [json=FILE]
 //!
-//! Workloads: small, json, tensor, metrics, batch, heavy, open, idle, start, memory; all of them unless some are named,
+//! Workloads: small, json, tensor, metrics, batch, heavy, open, objective, idle, start, memory; all of them unless some are named,
 //! and `heavy` only with `model=DIR`, a model's folder as in a repository; `length` is that of its texts.
 //!
 //! Beside Weir stand, each in a process of its own: the same model in bare session calls, with the best batch, callers
@@ -28,6 +28,13 @@ mod session;
 mod support;
 mod table;
 mod workloads;
+
+/// The clairvoyant optimum, which `objective` holds the server against.
+#[path = "../scheduling/optimum.rs"]
+mod optimum;
+#[path = "../scheduling/simulation.rs"]
+#[allow(dead_code, reason = "benches/scheduling uses the rest")]
+mod simulation;
 
 use options::Options;
 use table::Table;

@@ -47,12 +47,21 @@ pub fn small_model() -> Model {
 
 /// Four layers of 1,024: 16 MB of weights, which a call reads once however many rows it has.
 pub fn wide_model() -> Model {
+    model(wide(), BATCHED)
+}
+
+/// The same, which one session call at a time may run.
+pub fn single_instance_model() -> Model {
+    model(wide(), &format!("{BATCHED}instance_group {{ count: 1 kind: KIND_CPU }}\n"))
+}
+
+fn wide() -> Vec<u8> {
     let width = WIDE.1 as u64;
     let graph = Graph::default()
         .input(WIDE.0, &rows(WIDE.1))
         .layers(WIDE.0, &[width, width, width, width, width], "y", 1)
         .output("y", &rows(WIDE.1));
-    model(graph.file(), BATCHED)
+    graph.file()
 }
 
 /// Gives back its input, a row of so many floats.

@@ -86,6 +86,12 @@ impl Bare {
         self.run(Setting { child: 0, batch: 1, callers: 1 }, time).expect("models take one row")
     }
 
+    /// Milliseconds of a call of so many rows, by one caller.
+    pub fn call_ms(&mut self, batch: usize, time: Duration) -> f64 {
+        let call = self.run(Setting { child: 0, batch, callers: 1 }, time);
+        call.expect("the model takes so many rows").p50_us / 1e3
+    }
+
     /// The process of the best setting.
     pub fn id(&self) -> u32 {
         self.children[self.best.child].1.id()

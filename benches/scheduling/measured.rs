@@ -51,14 +51,5 @@ pub fn session_calls() -> Calls {
     let times: Vec<f64> = (0..7).map(|doubling| median(1 << doubling)).collect();
     let parts: Vec<f64> = times.iter().map(|time| time / times[0]).collect();
     println!("calls of 1, 2, 4, … rows, in calls of one: {parts:.2?}");
-    between(&times)
-}
-
-/// Lines between the times of 1, 2, 4, … rows.
-fn between(times: &[f64]) -> Calls {
-    let line = |(doubling, pair): (usize, &[f64])| {
-        let (rows, first, step) = (1 << doubling, pair[0], pair[1] - pair[0]);
-        (0..rows).map(move |row| first + step * row as f64 / rows as f64).collect::<Vec<f64>>()
-    };
-    Calls(times.windows(2).enumerate().flat_map(line).chain(times.last().copied()).collect())
+    Calls::between(&times)
 }

@@ -30,6 +30,15 @@ impl Calls {
         Self((1..=rows_max).map(|rows| t0 + alpha * rows as f64).collect())
     }
 
+    /// Lines between the times of calls of 1, 2, 4, … rows.
+    pub fn between(times: &[f64]) -> Self {
+        let line = |(doubling, pair): (usize, &[f64])| {
+            let (rows, first, step) = (1 << doubling, pair[0], pair[1] - pair[0]);
+            (0..rows).map(move |row| first + step * row as f64 / rows as f64).collect::<Vec<f64>>()
+        };
+        Self(times.windows(2).enumerate().flat_map(line).chain(times.last().copied()).collect())
+    }
+
     pub fn rows_max(&self) -> usize {
         self.0.len()
     }

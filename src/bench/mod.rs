@@ -21,7 +21,7 @@ mod target;
 mod windows;
 mod wire;
 
-pub use arrivals::Process;
+pub use arrivals::{Process, Schedule};
 pub use data::{Made, Request, made, read};
 pub use driver::Driver;
 pub use encode::Calls;

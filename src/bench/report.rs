@@ -1,5 +1,6 @@
 //! What was measured, in the form that `--json` writes. Times are microseconds.
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::measure::Phase;
@@ -58,6 +59,9 @@ pub struct Row {
     pub failures: Vec<Failed>,
     /// None without any success.
     pub latency_us: Option<LatencyMicros>,
+    /// Of answers that were no success; none where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal_us: Option<LatencyMicros>,
     /// The share of requests that were answered within the objective.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_time: Option<f64>,
@@ -84,7 +88,7 @@ pub struct Failed {
     pub message: String,
 }
 
-/// How long successful answers took.
+/// How long answers took.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct LatencyMicros {
     pub mean: f64,
@@ -134,7 +138,8 @@ impl Row {
             answered: tally.latencies.len(),
             errors: tally.errors(),
             failures: tally.failures.iter().map(failed).collect(),
-            latency_us: LatencyMicros::of(tally),
+            latency_us: LatencyMicros::of(&tally.latencies),
+            refusal_us: LatencyMicros::of(&tally.refusals),
             on_time: None,
             lag_us_p99: rate.map(|_| micros(tally.lag.value_at_quantile(0.99))),
             queued: tally.queued,
@@ -152,8 +157,7 @@ impl Row {
 }
 
 impl LatencyMicros {
-    fn of(tally: &Tally) -> Option<Self> {
-        let latencies = &tally.latencies;
+    fn of(latencies: &Histogram<u64>) -> Option<Self> {
         let part = |part| latencies.value_at_quantile(part) as f64 / 1e3;
         (!latencies.is_empty()).then(|| Self {
             mean: latencies.mean() / 1e3,

@@ -62,6 +62,8 @@ pub struct Times {
 pub struct Tally {
     /// Of successful answers.
     pub latencies: Histogram<u64>,
+    /// Of answers that were no success.
+    pub refusals: Histogram<u64>,
     /// How late requests were sent although a connection was free.
     pub lag: Histogram<u64>,
     pub failures: BTreeMap<Cow<'static, str>, Failures>,
@@ -81,6 +83,7 @@ impl Default for Tally {
         let empty = || Histogram::new(3).expect("three digits are possible");
         Self {
             latencies: empty(),
+            refusals: empty(),
             lag: empty(),
             failures: BTreeMap::new(),
             on_time: 0,
@@ -110,7 +113,12 @@ impl Tally {
                 let on_time = objective.is_none_or(|objective| u128::from(latency) <= objective.as_nanos());
                 self.on_time += u64::from(on_time);
             }
-            Err(failure) => self.fail(failure.status, Failures { count: 1, message: failure.message }),
+            Err(failure) => {
+                if !failure.is_connection() {
+                    record(&mut self.refusals, latency);
+                }
+                self.fail(failure.status, Failures { count: 1, message: failure.message });
+            }
         }
     }
 
@@ -124,6 +132,7 @@ impl Tally {
     /// Takes in another stretch.
     pub fn add(&mut self, other: &Self) {
         self.latencies.add(&other.latencies).expect("both grow");
+        self.refusals.add(&other.refusals).expect("both grow");
         self.lag.add(&other.lag).expect("both grow");
         for (status, failures) in &other.failures {
             self.fail(status.clone(), failures.clone());
@@ -184,10 +193,12 @@ mod tests {
             tally.note(times(0, 0, 1), overloaded(), None);
         }
         tally.note(times(0, 0, 1), Ok(()), None);
+        tally.note(times(0, 0, 700), Err(Failure::connection("reset")), None);
+        assert_eq!((tally.refusals.len(), tally.refusals.max()), (3, 1), "only what was answered");
         let mut both = Tally::default();
         both.note(times(0, 0, 1), Err(Failure::new("429", "later")), None);
         both.add(&tally);
-        assert_eq!((both.errors(), both.done()), (4, 5));
+        assert_eq!((both.errors(), both.done(), both.refusals.len()), (5, 6, 4));
         assert_eq!(both.failures["429"].message, "later");
         assert_eq!(tally.failures["429"].message, "Exceeds maximum queue size");
     }

@@ -6,6 +6,7 @@ mod idle;
 mod json;
 mod memory;
 mod metrics;
+mod objective;
 mod open;
 mod small;
 mod start;
@@ -18,7 +19,7 @@ use super::table::Table;
 
 type Workload = fn(&Options, &mut Table);
 
-pub const WORKLOADS: [(&str, Workload); 10] = [
+pub const WORKLOADS: [(&str, Workload); 11] = [
     ("small", small::measure),
     ("json", json::measure),
     ("tensor", tensor::measure),
@@ -26,6 +27,7 @@ pub const WORKLOADS: [(&str, Workload); 10] = [
     ("batch", batch::measure),
     ("heavy", heavy::measure),
     ("open", open::measure),
+    ("objective", objective::measure),
     ("idle", idle::measure),
     ("start", start::measure),
     ("memory", memory::measure),

@@ -147,6 +147,7 @@ mod tests {
             answered: 74_073,
             errors: 0,
             failures: vec![],
+            refusal_us: None,
             latency_us: Some(latency),
             on_time: None,
             lag_us_p99: None,
