@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::gathered::{Gathered, GatheredValues, Gatherers};
+use super::histogram::{Histograms, RealHistogram, WholeHistogram};
 use super::metrics::{
-    ASSEMBLY_SECONDS, BATCH_BUCKETS, BATCH_REQUESTS, BATCH_ROWS, CACHE_LOOKUPS, ENCODE_SECONDS,
-    PREDICTION_NONFINITE, PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS,
-    REQUESTS, ROWS, SECONDS_BUCKETS, SESSION_CALLS, SESSION_SECONDS, counter, histogram,
+    ASSEMBLY_SECONDS, BATCH_REQUESTS, BATCH_ROWS, CACHE_LOOKUPS, ENCODE_SECONDS, PREDICTION_NONFINITE,
+    PREDICTION_SCORE, PREDICTION_VALUE, PREDICTIONS, QUEUE_SECONDS, REQUEST_SECONDS, REQUESTS, ROWS,
+    SESSION_CALLS, SESSION_SECONDS, counter,
 };
 use super::prediction::{CLASSES_MAX, Predictions, Series};
 use super::versions::LiveVersion;
 use crate::event::{BatchEvent, InferEvent, Outcome, ServableProfile, ServableSink};
 use crate::id::ServableId;
-use crate::reading::{OTHER, SCORE_BUCKETS, VALUE_BUCKETS};
+use crate::reading::OTHER;
 
 /// Listens to one servable.
 pub struct ServableMeters {
@@ -29,19 +29,19 @@ pub struct ServableMeters {
     lookups: Option<[Counter; 2]>,
     calls_ok: Counter,
     calls_failed: Counter,
-    batch_rows: Arc<Gathered>,
-    batch_requests: Arc<Gathered>,
+    batch_rows: Arc<WholeHistogram>,
+    batch_requests: Arc<WholeHistogram>,
     durations: Durations,
     predictions: Predictions,
     version: Arc<LiveVersion>,
 }
 
 struct Durations {
-    request: Arc<Gathered>,
-    queue: Arc<Gathered>,
-    assembly: Arc<Gathered>,
-    session: Arc<Gathered>,
-    encode: Arc<Gathered>,
+    request: Arc<WholeHistogram>,
+    queue: Arc<WholeHistogram>,
+    assembly: Arc<WholeHistogram>,
+    session: Arc<WholeHistogram>,
+    encode: Arc<WholeHistogram>,
 }
 
 impl ServableMeters {
@@ -51,10 +51,8 @@ impl ServableMeters {
         let number = version.id.version.to_string();
         let labels = [("model", version.id.model.as_str()), ("version", number.as_str())];
         let with = |key, value| [labels[0], labels[1], (key, value)];
-        let counts =
-            |name| version.gatherers.add(Gathered::counts(BATCH_BUCKETS, histogram(own, name, &labels)));
-        let seconds =
-            |name| version.gatherers.add(Gathered::durations(SECONDS_BUCKETS, histogram(own, name, &labels)));
+        let counts = |name| version.histograms.counts(name, &labels);
+        let seconds = |name| version.histograms.durations(name, &labels);
         Self {
             outcomes: Outcome::ALL.map(|outcome| counter(server, REQUESTS, &with("outcome", outcome.name()))),
             rows: counter(own, ROWS, &labels),
@@ -93,7 +91,6 @@ impl ServableSink for ServableMeters {
             }
             self.durations.encode.took(event.timings.encode);
             self.predictions.read(event.predicted);
-            self.version.touch();
         }
     }
 
@@ -108,22 +105,21 @@ impl ServableSink for ServableMeters {
         self.batch_requests.record(event.requests as u64);
         self.durations.assembly.took(event.assembly);
         self.durations.session.took(event.session);
-        self.version.touch();
     }
 }
 
 /// Makes prediction series as classes and outputs appear, for every load of one version.
 pub struct PredictionSeries {
     recorder: Arc<PrometheusRecorder>,
-    gatherers: Arc<Gatherers>,
+    histograms: Arc<Histograms>,
     id: ServableId,
     /// Names by output. A version that is loaded anew while it is live keeps its series, so the bound is here, too.
     classes: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl PredictionSeries {
-    pub fn new(recorder: Arc<PrometheusRecorder>, gatherers: Arc<Gatherers>, id: ServableId) -> Self {
-        Self { recorder, gatherers, id, classes: Mutex::default() }
+    pub fn new(recorder: Arc<PrometheusRecorder>, histograms: Arc<Histograms>, id: ServableId) -> Self {
+        Self { recorder, histograms, id, classes: Mutex::default() }
     }
 
     fn labelled<T>(&self, output: &str, make: impl FnOnce([(&'static str, &str); 3]) -> T) -> T {
@@ -153,14 +149,12 @@ impl Series for PredictionSeries {
         self.labelled(output, |[m, v, o]| counter(&self.recorder, PREDICTIONS, &[m, v, o, ("class", class)]))
     }
 
-    fn score(&self, output: &str) -> Arc<GatheredValues> {
-        let score = self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_SCORE, &labels));
-        self.gatherers.add(GatheredValues::new(SCORE_BUCKETS, score))
+    fn score(&self, output: &str) -> Arc<RealHistogram> {
+        self.labelled(output, |labels| self.histograms.values(PREDICTION_SCORE, &labels))
     }
 
-    fn value(&self, output: &str) -> Arc<GatheredValues> {
-        let value = self.labelled(output, |labels| histogram(&self.recorder, PREDICTION_VALUE, &labels));
-        self.gatherers.add(GatheredValues::new(VALUE_BUCKETS, value))
+    fn value(&self, output: &str) -> Arc<RealHistogram> {
+        self.labelled(output, |labels| self.histograms.values(PREDICTION_VALUE, &labels))
     }
 
     fn nonfinite(&self, output: &str, kind: &'static str) -> Counter {

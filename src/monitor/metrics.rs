@@ -120,6 +120,12 @@ pub fn recorder() -> PrometheusRecorder {
     builder.build_recorder()
 }
 
+/// The buckets' upper bounds of a histogram of ours.
+pub fn bounds(name: &str) -> &'static [f64] {
+    let found = HISTOGRAMS.iter().find(|(known, ..)| *known == name);
+    found.map(|(_, _, bounds)| *bounds).expect("every histogram stands in the list")
+}
+
 /// What a metric's help says; `None` for metrics of other makers.
 pub fn help(name: &str) -> Option<&'static str> {
     let all = COUNTERS.iter().chain(GAUGES).copied();

@@ -6,7 +6,7 @@
 //! its outcomes: their sum is the requests received, for ever.
 
 mod distribution;
-mod gathered;
+mod histogram;
 mod kept;
 mod meters;
 mod metrics;
@@ -122,12 +122,11 @@ impl Monitor {
         page::merge(texts.iter().map(String::as_str))
     }
 
-    /// Moves buffered samples into their buckets. Call it every second or so: samples wait in memory till then.
+    /// Turns the windows, and moves what recorders buffer into their buckets. Call it every second or so: samples wait in memory till then.
     pub fn upkeep(&self) {
         self.server.handle().run_upkeep();
         let now = Instant::now();
         for version in self.versions.all() {
-            version.upkeep();
             version.statistics.window.turn(now);
         }
         self.shadows.all().iter().for_each(|pair| pair.upkeep());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::Counter;
 
-use super::gathered::GatheredValues;
+use super::histogram::RealHistogram;
 use crate::event::ServableProfile;
 use crate::reading::{
     CLASS_BYTES_MAX, Class, ELEMENTS_MAX, Meaning, OTHER, ReadOutput, Reader, class_name, named_classes,
@@ -22,8 +22,8 @@ pub const CLASSES_MAX: usize = 100;
 /// Makes the series of one output.
 pub trait Series {
     fn class(&self, output: &str, class: &str) -> Counter;
-    fn score(&self, output: &str) -> Arc<GatheredValues>;
-    fn value(&self, output: &str) -> Arc<GatheredValues>;
+    fn score(&self, output: &str) -> Arc<RealHistogram>;
+    fn value(&self, output: &str) -> Arc<RealHistogram>;
     fn nonfinite(&self, output: &str, kind: &'static str) -> Counter;
 }
 
@@ -33,9 +33,9 @@ enum Counted {
     /// The classes are counted here only if no output holds the predicted class.
     Scores {
         classes: Option<Classes>,
-        score: Arc<GatheredValues>,
+        score: Arc<RealHistogram>,
     },
-    Values(Arc<GatheredValues>),
+    Values(Arc<RealHistogram>),
     /// Only its NaNs and infinities.
     Embedding,
 }
@@ -90,19 +90,21 @@ impl Output {
         if let Counted::Label(classes) = &self.counted {
             return named_classes(tensor).for_each(|class| classes.count(class));
         }
-        let values = tensor.floats(ELEMENTS_MAX);
-        if values.is_empty() {
-            return;
-        }
         if let Some((nan, infinite)) = &self.nonfinite {
-            let nonfinite = values.iter().filter(|value| !value.is_finite());
-            nonfinite.for_each(|value| if value.is_nan() { nan } else { infinite }.increment(1));
+            let found = tensor.nonfinite(ELEMENTS_MAX);
+            for (counter, count) in [(nan, found.nan), (infinite, found.infinite)] {
+                if count > 0 {
+                    counter.increment(count as u64);
+                }
+            }
         }
         match &self.counted {
-            Counted::Values(gathered) => {
-                values.iter().filter(|v| v.is_finite()).for_each(|v| gathered.record(*v));
+            Counted::Values(histogram) => {
+                let values = tensor.floats(ELEMENTS_MAX);
+                values.iter().filter(|v| v.is_finite()).for_each(|v| histogram.record(*v));
             }
             Counted::Scores { classes, score } => {
+                let values = tensor.floats(ELEMENTS_MAX);
                 for (class, best) in winners(&values, tensor).flatten() {
                     score.record(best);
                     if let Some(classes) = classes {

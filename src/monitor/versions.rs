@@ -4,12 +4,11 @@
 //! come; then they go at once. Requests that are still under way keep counting where nobody looks any more.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::gathered::Gatherers;
+use super::histogram::Histograms;
 use super::meters::PredictionSeries;
 use super::metrics::recorder;
 use super::statistics::Statistics;
@@ -22,48 +21,21 @@ pub struct LiveVersion {
     pub recorder: Arc<PrometheusRecorder>,
     pub statistics: Statistics,
     pub predictions: Arc<PredictionSeries>,
-    /// Of every load.
-    pub gatherers: Arc<Gatherers>,
-    /// Samples came since the last upkeep.
-    touched: AtomicBool,
+    pub histograms: Arc<Histograms>,
 }
 
 impl LiveVersion {
     fn new(id: ServableId) -> Self {
         let recorder = Arc::new(recorder());
-        let gatherers = Arc::new(Gatherers::default());
+        let histograms = Arc::new(Histograms::default());
         let predictions =
-            Arc::new(PredictionSeries::new(Arc::clone(&recorder), Arc::clone(&gatherers), id.clone()));
-        Self {
-            id,
-            recorder,
-            statistics: Statistics::default(),
-            predictions,
-            gatherers,
-            touched: AtomicBool::new(false),
-        }
+            Arc::new(PredictionSeries::new(Arc::clone(&recorder), Arc::clone(&histograms), id.clone()));
+        Self { id, recorder, statistics: Statistics::default(), predictions, histograms }
     }
 
     /// The version's series as Prometheus reads them.
     pub fn render(&self) -> String {
-        self.gatherers.hand_on();
-        self.recorder.handle().render()
-    }
-
-    /// Says that samples came. Told after they did, so that none is left behind.
-    pub fn touch(&self) {
-        // Looking first keeps the line shared among the cores.
-        if !self.touched.load(Ordering::Relaxed) {
-            self.touched.store(true, Ordering::Release);
-        }
-    }
-
-    /// Moves buffered samples into their buckets, if there are any.
-    pub fn upkeep(&self) {
-        if self.touched.swap(false, Ordering::AcqRel) {
-            self.gatherers.hand_on();
-            self.recorder.handle().run_upkeep();
-        }
+        self.recorder.handle().render() + &self.histograms.render()
     }
 }
 

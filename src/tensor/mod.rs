@@ -37,6 +37,13 @@ pub struct Tensor {
     data: Bytes,
 }
 
+/// How many floats are no numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Nonfinite {
+    pub nan: usize,
+    pub infinite: usize,
+}
+
 impl Tensor {
     /// Checks that `data` holds exactly `shape`'s elements of `datatype`. Cost: none for numbers, one pass
     /// over the values of BOOL and over the length prefixes of strings; never a copy.
@@ -96,6 +103,36 @@ impl Tensor {
             DataType::Fp32 => widened!(f32, f64::from),
             DataType::Fp64 => widened!(f64, |v| v),
             _ => Vec::new(),
+        }
+    }
+
+    /// Floats among the first `elements_max` elements that are no numbers. Cost: a quick pass where there are none.
+    pub fn nonfinite(&self, elements_max: usize) -> Nonfinite {
+        macro_rules! counted {
+            ($type:ty, $infinity:expr) => {{
+                // All bits of the exponent are set, and no other one but the sign if it is infinite.
+                const INFINITY: $type = $infinity;
+                let values = || {
+                    let bytes = self.data.chunks_exact(size_of::<$type>()).take(elements_max);
+                    let bits =
+                        bytes.map(|b| <$type>::from_le_bytes(b.try_into().expect("chunks have that size")));
+                    bits.map(|bits| bits & (<$type>::MAX >> 1))
+                };
+                match values().fold(false, |any, bits| any | (bits >= INFINITY)) {
+                    false => Nonfinite::default(),
+                    true => Nonfinite {
+                        nan: values().filter(|bits| *bits > INFINITY).count(),
+                        infinite: values().filter(|bits| *bits == INFINITY).count(),
+                    },
+                }
+            }};
+        }
+        match self.datatype {
+            DataType::Fp16 => counted!(u16, half::f16::INFINITY.to_bits()),
+            DataType::Bf16 => counted!(u16, half::bf16::INFINITY.to_bits()),
+            DataType::Fp32 => counted!(u32, f32::INFINITY.to_bits()),
+            DataType::Fp64 => counted!(u64, f64::INFINITY.to_bits()),
+            _ => Nonfinite::default(),
         }
     }
 
@@ -183,6 +220,25 @@ mod tests {
     fn tensor(datatype: DataType, dims: &[i64], data: &[u8]) -> Result<Tensor, TensorError> {
         let shape = Shape::from_dims(dims.iter().copied()).unwrap();
         Tensor::new(datatype, shape, Bytes::copy_from_slice(data))
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted() {
+        let values =
+            [1.0, f32::NAN, -f32::NAN, f32::INFINITY, 0.0, f32::NEG_INFINITY, -1.5, f32::MAX, f32::NAN];
+        let floats: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let doubles: Vec<u8> = values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect();
+        let halves: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+        let brains: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+        let count = |datatype, data: &[u8], most| tensor(datatype, &[9], data).unwrap().nonfinite(most);
+        assert_eq!(count(DataType::Fp32, &floats, 9), Nonfinite { nan: 3, infinite: 2 });
+        assert_eq!(count(DataType::Fp32, &floats, 4), Nonfinite { nan: 2, infinite: 1 });
+        assert_eq!(count(DataType::Fp32, &floats, 1), Nonfinite::default());
+        assert_eq!(count(DataType::Fp64, &doubles, 9), Nonfinite { nan: 3, infinite: 2 });
+        // The largest float is beyond those types.
+        assert_eq!(count(DataType::Fp16, &halves, 9), Nonfinite { nan: 3, infinite: 3 });
+        assert_eq!(count(DataType::Bf16, &brains, 9), Nonfinite { nan: 3, infinite: 3 });
+        assert_eq!(tensor(DataType::Int8, &[1], &[255]).unwrap().nonfinite(9), Nonfinite::default());
     }
 
     #[test]

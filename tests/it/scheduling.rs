@@ -8,6 +8,7 @@ mod optimum;
 #[path = "../../benches/scheduling/rates.rs"]
 mod rates;
 #[path = "../../benches/scheduling/simulation.rs"]
+#[allow(dead_code, reason = "the benchmarks use the rest")]
 mod simulation;
 
 use arrivals::Pattern;

@@ -41,9 +41,9 @@ pub fn measure(options: &Options, table: &mut Table) {
     }
 }
 
-/// Each of Weir's protocols, the echo server of the same messages, and how much more than that it may cost.
-const ECHOES: [(&str, &str, f64); 3] =
-    [("grpc", "tonic", 1.1), ("json", "hyper, JSON", 1.5), ("binary", "hyper, bytes", 1.5)];
+/// Each of Weir's protocols, the echo server of the same messages, and by that how much it may cost.
+const ECHOES: [(&str, &str, Option<f64>); 3] =
+    [("grpc", "tonic", Some(1.1)), ("json", "hyper, JSON", Some(1.5)), ("binary", "hyper, bytes", None)];
 
 /// What a request alone may wait longer than its echo and a session call take, in microseconds.
 const ADDED_US: f64 = 40.0;
@@ -52,8 +52,8 @@ fn compare(table: &mut Table, connections: usize, contest: &Contest) {
     let mut add = |what: String, values, target| table.add("small", what, values, target);
     let cpu = |measured: &Measured| measured.cpu_us;
     for (weir, echo, most) in ECHOES {
-        // With batches of one the session call alone is a fifth of what an echo costs.
-        let target = if connections == 1 { Target::None } else { Target::AtMost(most) };
+        // Alone a request pays for a whole session call.
+        let target = most.filter(|_| connections > 1).map_or(Target::None, Target::AtMost);
         add(format!("{connections} x {weir}: CPU by {echo}"), contest.ratios(weir, echo, cpu), target);
         if connections == 1 {
             let target = Target::AtMost(ADDED_US);

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -52,6 +52,7 @@ pub struct Services {
 
 /// The names of the services, as paths begin with them.
 const INFERENCE: &str = "inference.GRPCInferenceService";
+const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const CONTROL: &str = "weir.control.v1.Control";
 
 type Answer = Result<Response<AnswerBody>, Infallible>;
@@ -183,6 +184,15 @@ impl Services {
 
     /// Answers one call, whichever port it came by.
     pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+        if self.inference.is_some() && request.uri().path() == MODEL_INFER && infer::is_plain(&request) {
+            let (head, body) = request.into_parts();
+            return Ok(self.infer(&head.headers, body).await);
+        }
+        // A future of its own, so that a prediction's need not have room for it.
+        Box::pin(self.hand_to_tonic(peer, request)).await
+    }
+
+    async fn hand_to_tonic(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let mut names = request.uri().path().split('/').skip(1);
         let (service, method) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         // Only what is signed with the peer's address carries it: it costs an allocation.
@@ -192,7 +202,6 @@ impl Services {
         };
         let answered = match (service, &self.inference, &self.control) {
             (INFERENCE, Some(inference), _) => match method {
-                "ModelInfer" if infer::is_plain(&request) => return Ok(self.infer(request).await),
                 "RepositoryModelLoad" | "RepositoryModelUnload" => {
                     inference.clone().call(with_peer(request)).await
                 }
@@ -207,8 +216,8 @@ impl Services {
         answered.map(|answer| answer.map(AnswerBody::Tonic))
     }
 
-    async fn infer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        match infer::unary(&self.gateway, request).await {
+    async fn infer(&self, headers: &HeaderMap, body: Incoming) -> Response<AnswerBody> {
+        match infer::unary(&self.gateway, headers, body).await {
             Ok(chunks) => {
                 let mut response = Response::new(AnswerBody::Unary(chunks));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

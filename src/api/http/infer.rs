@@ -52,10 +52,11 @@ impl RequestKeys for Keys<'_> {
 pub async fn infer(
     gateway: &Gateway,
     route: &Route,
-    request: Request<Incoming>,
+    headers: &HeaderMap,
+    body: Incoming,
 ) -> Result<Response<Body>, ServeError> {
     let mut receipt = gateway.pipeline.receive(Protocol::Http);
-    let answer = predict(gateway, route, request, &mut receipt).await;
+    let answer = predict(gateway, route, headers, body, &mut receipt).await;
     receipt.conclude(&answer);
     answer
 }
@@ -63,13 +64,13 @@ pub async fn infer(
 async fn predict(
     gateway: &Gateway,
     route: &Route,
-    request: Request<Incoming>,
+    headers: &HeaderMap,
+    body: Incoming,
     receipt: &mut Receipt,
 ) -> Result<Response<Body>, ServeError> {
     gateway.pipeline.admit(receipt)?;
-    let (head, body) = request.into_parts();
-    let json_length = json_length(&head.headers)?;
-    let body = read_tensors(&head.headers, body, json_length, gateway.limits.message_bytes_max).await?;
+    let json_length = json_length(headers)?;
+    let body = read_tensors(headers, body, json_length, gateway.limits.message_bytes_max).await?;
     let parsed = match json_length {
         Some(0) => raw(&route.model, body),
         length => {
@@ -86,27 +87,29 @@ async fn predict(
         };
         request.pin = pin(route.pin.clone(), label)?;
     }
-    let keys = Keys { headers: &head.headers, parameters: &parameters, id: form.id.as_deref() };
+    let keys = Keys { headers, parameters: &parameters, id: form.id.as_deref() };
     let response = gateway.pipeline.infer(request, &keys, receipt).await?;
     let started = Instant::now();
-    let bytes = response.outputs.iter().map(|output| output.tensor.data().len()).sum();
+    // Binary tensors go out as they are; writing numbers as text takes time.
+    let as_text = response.outputs.iter().filter(|output| !form.is_binary(&output.name));
+    let bytes = as_text.map(|output| output.tensor.data().len()).sum();
     let reason = response.reason;
     let write = move || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
     let written = off_the_loop(bytes, write).await??;
     receipt.encoded(started.elapsed());
     let mut answer = Response::new(Body::default());
-    let headers = answer.headers_mut();
-    headers.insert(ROUTE_REASON, HeaderValue::from_static(reason.name()));
+    let told = answer.headers_mut();
+    told.insert(ROUTE_REASON, HeaderValue::from_static(reason.name()));
     match written.json_length {
-        None => headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        None => told.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
         Some(length) => {
-            headers.insert(JSON_LENGTH, HeaderValue::from(length));
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+            told.insert(JSON_LENGTH, HeaderValue::from(length));
+            told.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
         }
     };
     // Most clients offer to unpack whatever comes; most answers are too small to send to another thread for it.
     let length = written.chunks.iter().map(Bytes::len).sum();
-    let coding = Coding::of_answer(&head.headers).filter(|_| Coding::pays(length));
+    let coding = Coding::of_answer(headers).filter(|_| Coding::pays(length));
     *answer.body_mut() = match coding {
         None => Body::new(written.chunks),
         Some(coding) => match encoded(coding, written.chunks.concat().into()).await {

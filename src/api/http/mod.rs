@@ -100,7 +100,7 @@ fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Res
 
 async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     if control::is_below(request.uri().path()) && gateway.control.port() == ControlPort::Main {
-        return control::answer(gateway, peer, request).await;
+        return Box::pin(control::answer(gateway, peer, request)).await;
     }
     let route = match Route::parse(request.uri().path()) {
         Ok(route) => route,
@@ -138,14 +138,18 @@ async fn respond(
         Resource::ModelConfig => Ok(json(&crate::model::config::to_json(&gateway.model_config(model, pin)?))),
         Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, pin)?))),
         Resource::AllStatistics => Ok(json(&json::statistics(&gateway.statistics("", &VersionPin::Routed)?))),
+        // Futures of their own, so that a prediction's need not have room for them.
         Resource::RepositoryIndex => {
-            let only_ready = infer::index_filter(gateway, request).await?;
+            let only_ready = Box::pin(infer::index_filter(gateway, request)).await?;
             Ok(json(&json::repository_index(&gateway.repository_index(only_ready))))
         }
         Resource::Repository(change) => {
-            control::change_repository(gateway, change, route.model.clone(), peer, request).await
+            Box::pin(control::change_repository(gateway, change, route.model.clone(), peer, request)).await
         }
-        Resource::Infer => infer::infer(gateway, route, request).await,
+        Resource::Infer => {
+            let (head, body) = request.into_parts();
+            infer::infer(gateway, route, &head.headers, body).await
+        }
         Resource::NotOffered(what) => {
             Err(ServeError::new(ErrorKind::Unsupported, format!("{what} is not offered by this server")))
         }
