@@ -11,6 +11,9 @@ pub const SMALL: (&str, i64) = ("x", 30);
 /// Input and width of the model of [`wide`].
 pub const WIDE: (&str, i64) = ("x", 1024);
 
+/// Input and width of [`single_instance_model`].
+pub const WIDER: (&str, i64) = ("x", 2048);
+
 /// Rows that a session call may have.
 const BATCHED: &str = "max_batch_size: 128\ndynamic_batching {}\n";
 
@@ -47,21 +50,21 @@ pub fn small_model() -> Model {
 
 /// Four layers of 1,024: 16 MB of weights, which a call reads once however many rows it has.
 pub fn wide_model() -> Model {
-    model(wide(), BATCHED)
+    model(layers(WIDE), BATCHED)
 }
 
-/// The same, which one session call at a time may run.
+/// Four layers of 2,048, run by one session call at a time: calls so long that the front end is a small part of them.
 pub fn single_instance_model() -> Model {
-    model(wide(), &format!("{BATCHED}instance_group {{ count: 1 kind: KIND_CPU }}\n"))
+    model(layers(WIDER), &format!("{BATCHED}instance_group {{ count: 1 kind: KIND_CPU }}\n"))
 }
 
-fn wide() -> Vec<u8> {
-    let width = WIDE.1 as u64;
-    let graph = Graph::default()
-        .input(WIDE.0, &rows(WIDE.1))
-        .layers(WIDE.0, &[width, width, width, width, width], "y", 1)
-        .output("y", &rows(WIDE.1));
-    graph.file()
+fn layers((input, width): (&str, i64)) -> Vec<u8> {
+    let size = width as u64;
+    Graph::default()
+        .input(input, &rows(width))
+        .layers(input, &[size, size, size, size, size], "y", 1)
+        .output("y", &rows(width))
+        .file()
 }
 
 /// Gives back its input, a row of so many floats.

@@ -7,7 +7,7 @@ use weir::bench::{Load, ON_TIME, Process, Protocol, Row, Schedule};
 
 use crate::children::on_server_core;
 use crate::contest::{Server, floats};
-use crate::models::{self, WIDE};
+use crate::models::{self, WIDER};
 use crate::optimum::can_serve;
 use crate::options::Options;
 use crate::session::Bare;
@@ -34,7 +34,7 @@ pub fn measure(options: &Options, table: &mut Table) {
     let told = objective_ms.to_string();
     let arguments = ["--log", "error", "--latency-objective-ms", &told];
     let weir = on_server_core(options, || Weir::start(&model.repository, &arguments));
-    let server = Server::weir(&weir, Protocol::Grpc, &floats(WIDE.0, WIDE.1));
+    let server = Server::weir(&weir, Protocol::Grpc, &floats(WIDER.0, WIDER.1));
     table.note(format!(
         "objective: {objective_ms} ms; calls of 1, 8 and 64 rows take {:.2}, {:.2} and {:.2} ms",
         calls.time(1),

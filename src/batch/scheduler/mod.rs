@@ -8,6 +8,8 @@
 //! cancelled work never reaches a session.
 //! Not here: which work goes together (`queue`), how it is joined (`merge`).
 
+#![allow(clippy::vec_box, reason = "jobs come out of the queue in boxes and go on in them")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -512,8 +514,8 @@ fn call(
         split: timings.split,
         succeeded: answers.is_ok(),
     });
-    let own = |(job, tensors): (&Box<Job>, Vec<Tensor>)| wanted(tensors, &outputs, &job.outputs);
-    Ok((batch.iter().zip(answers?).map(own).collect(), timings))
+    let jobs = batch.iter().zip(answers?);
+    Ok((jobs.map(|(job, tensors)| wanted(tensors, &outputs, &job.outputs)).collect(), timings))
 }
 
 /// A batch's outputs by request. Errors: why they cannot be taken apart.
