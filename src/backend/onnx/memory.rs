@@ -18,13 +18,8 @@ pub fn return_large_blocks() {
 
 /// Gives freed memory back to the system. Call it after a session was dropped; takes some milliseconds.
 ///
-/// The C library keeps what was freed for later: of a 100 MB model about 300 MB after some loads and unloads. So does
-/// our own allocator with what a model file was read into.
+/// The C library keeps what was freed for later: of a 100 MB model about 300 MB after some loads and unloads.
 pub fn release_memory() {
-    // SAFETY: mi_collect may be called at any time from any thread, whether or not anything was allocated here.
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-    }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim may be called at any time from any thread; it takes the allocator's own locks.
     unsafe {
