@@ -64,9 +64,7 @@ pub struct App {
     ports: Ports,
     workers: Arc<Workers>,
     gateway: Arc<Gateway>,
-    admission: Admission,
-    table: Arc<Table>,
-    cache: Arc<ResponseCache>,
+    watched: Watched,
     control: Arc<Control>,
     following: Following,
 }
@@ -149,34 +147,13 @@ impl App {
         });
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
-        Ok(Self {
-            config,
-            runtime_version,
-            ports,
-            workers,
-            gateway,
-            admission,
-            table,
-            cache,
-            control,
-            following,
-        })
+        let watched = Watched { table, admission, cache };
+        Ok(Self { config, runtime_version, ports, workers, gateway, watched, control, following })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self {
-            config,
-            runtime_version,
-            ports,
-            workers,
-            gateway,
-            admission,
-            table,
-            cache,
-            control,
-            following,
-        } = self;
+        let Self { config, runtime_version, ports, workers, gateway, watched, control, following } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
@@ -187,8 +164,7 @@ impl App {
         };
         say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
-        let watched = Watched { table: Arc::clone(&table), admission: admission.clone(), cache };
-        let mut tasks = serve(ports, &workers, &gateway, watched, &drain);
+        let mut tasks = serve(ports, &workers, &gateway, watched.clone(), &drain);
         tokio::pin!(stop);
 
         let started = Instant::now();
@@ -207,19 +183,19 @@ impl App {
         if let Some((summary, _)) = &loaded {
             let summary = *summary;
             gateway.readiness.enter(Phase::Ready);
-            say(out, &inventory(&table, summary, started.elapsed(), addresses));
+            say(out, &inventory(&watched.table, summary, started.elapsed(), addresses));
             stop.await;
         }
 
         stop_loading.store(true, Ordering::Relaxed);
         gateway.readiness.enter(Phase::Draining);
-        tracing::info!(in_flight = admission.in_flight(), "draining");
+        tracing::info!(in_flight = watched.admission.in_flight(), "draining");
         tokio::time::sleep(config.drain_delay).await;
         begin_drain.send_replace(true);
         let all_done = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(config.drain, all_done).await.is_err() {
             tracing::warn!(
-                in_flight = admission.in_flight(),
+                in_flight = watched.admission.in_flight(),
                 "requests were cut off: --drain-seconds is over"
             );
         }
@@ -232,7 +208,7 @@ impl App {
             Some(workers) => workers.end(LAST_CALL).await,
             None => false,
         };
-        let ended = match control_ended(followers).await && retire(&table).await && served {
+        let ended = match control_ended(followers).await && retire(&watched.table).await && served {
             true => Ended::Wholly,
             false => Ended::WithWorkLeft,
         };
@@ -304,7 +280,8 @@ fn serve(
     tasks
 }
 
-/// What metrics are read off when somebody looks.
+/// What tells how the server stands at a moment; metrics are read off it when somebody looks.
+#[derive(Clone)]
 struct Watched {
     table: Arc<Table>,
     admission: Admission,

@@ -34,3 +34,13 @@ pub fn can_serve(arrivals: &[f64], calls: &Calls, objective: f64, given_up: usiz
     }
     done[arrivals.len() * width..].iter().any(|moment| moment.is_finite())
 }
+
+/// The highest rate that is good, to a `step`: rates are good up to some rate, which is below `max`, and not beyond.
+pub fn highest(max: f64, step: f64, good: impl Fn(f64) -> bool) -> f64 {
+    let (mut good_at, mut bad_at) = (0.0, max);
+    while bad_at - good_at > step {
+        let rate = f64::midpoint(good_at, bad_at);
+        *(if good(rate) { &mut good_at } else { &mut bad_at }) = rate;
+    }
+    good_at
+}

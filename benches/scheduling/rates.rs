@@ -1,7 +1,7 @@
 //! The highest rates at which requests are on time, and what comes beyond them.
 
 use super::arrivals::Pattern;
-use super::optimum::can_serve;
+use super::optimum::{can_serve, highest};
 use super::simulation::{Calls, Outcome, Setting, simulate};
 
 /// The share of requests that must be on time.
@@ -63,17 +63,10 @@ impl Trial {
         simulate(&self.setting, promised, &self.pattern.arrivals(rate, self.requests, 9))
     }
 
-    /// The highest rate whose trace is good, to a thousandth of what all instances can do: rates are good up to some
-    /// rate and not beyond.
+    /// The highest rate whose trace is good, to a thousandth of what all instances can do.
     fn highest(&self, seed: u64, good: impl Fn(&[f64]) -> bool) -> f64 {
         let max = self.setting.calls.capacity() * self.setting.instances as f64;
-        let (mut good_at, mut bad_at) = (0.0, max);
-        while bad_at - good_at > max / 1000.0 {
-            let rate = f64::midpoint(good_at, bad_at);
-            let trace = self.pattern.arrivals(rate, self.requests, seed);
-            *(if good(&trace) { &mut good_at } else { &mut bad_at }) = rate;
-        }
-        good_at
+        highest(max, max / 1000.0, |rate| good(&self.pattern.arrivals(rate, self.requests, seed)))
     }
 }
 

@@ -50,8 +50,7 @@ impl ShapeKey {
 /// Joins the inputs of requests with equal [`ShapeKey`]s.
 ///
 /// Shapes: input `i` of the batch is the requests' inputs `i` along the first axis, in order, padded where `padded`
-/// says so. Cost: no copy; the
-/// parts are handed on for the backend to join.
+/// says so. Cost: no copy; the parts are handed on for the backend to join.
 pub fn merge(requests: &[&TensorRow], padded: Option<&Padded>) -> SmallVec<[BatchInput; 4]> {
     let Some(first) = requests.first() else { return SmallVec::new() };
     let columns = first.iter().enumerate();

@@ -1,7 +1,8 @@
 //! Batching: requests wait in a queue, run together, and get their own rows back.
 //!
 //! Always: a request leaves the queue once — in a batch, expired, cancelled or refused; requests of different
-//! shapes never share a batch, but for texts of about one length where the config says how to pad them; with no delay configured nobody waits for company.
+//! shapes never share a batch, but for texts of about one length where the config says how to pad them; with no delay
+//! configured nobody waits for company.
 
 mod cost;
 mod merge;

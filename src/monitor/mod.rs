@@ -122,7 +122,8 @@ impl Monitor {
         page::merge(texts.iter().map(String::as_str))
     }
 
-    /// Turns the windows, and moves what recorders buffer into their buckets. Call it every second or so: samples wait in memory till then.
+    /// Turns the windows, and moves what recorders buffer into their buckets. Call it every second or so: samples wait
+    /// in memory till then.
     pub fn upkeep(&self) {
         self.server.handle().run_upkeep();
         let now = Instant::now();

@@ -8,7 +8,7 @@ use weir::bench::{Load, ON_TIME, Process, Protocol, Row, Schedule};
 use crate::children::on_server_core;
 use crate::contest::{Server, floats};
 use crate::models::{self, WIDER};
-use crate::optimum::can_serve;
+use crate::optimum::{can_serve, highest};
 use crate::options::Options;
 use crate::session::Bare;
 use crate::simulation::Calls;
@@ -46,14 +46,15 @@ pub fn measure(options: &Options, table: &mut Table) {
             server.any_load(options, Load::Open { rate, process }, 2 * options.time, Some(objective))
         };
         let max = calls.capacity() * 1e3;
-        let optimum = highest(max, |rate| {
+        let step = RESOLUTION * max;
+        let optimum = highest(max, step, |rate| {
             let moments = Schedule::new(process, rate, 1).take(REQUESTS);
             let trace: Vec<f64> = moments.map(|nanos| nanos as f64 / 1e6).collect();
             can_serve(&trace, &calls, objective_ms, (REQUESTS as f64 * (1.0 - ON_TIME)) as usize)
         });
         let (mut shares, mut rate) = (Vec::new(), 0.0);
         for _ in 0..options.rounds {
-            rate = highest(max, |rate| offer(rate).on_time.is_some_and(|share| share >= ON_TIME));
+            rate = highest(max, step, |rate| offer(rate).on_time.is_some_and(|share| share >= ON_TIME));
             shares.push(rate / optimum);
         }
         let name = process.name();
@@ -83,14 +84,4 @@ fn overload(table: &mut Table, what: &str, rows: &[(Row, Row)]) {
     if !refused.is_empty() {
         table.add("objective", name("p99 of refusals, ms"), refused, Target::AtMost(1.0));
     }
-}
-
-/// The highest rate that is good.
-fn highest(max: f64, good: impl Fn(f64) -> bool) -> f64 {
-    let (mut good_at, mut bad_at) = (0.0, max);
-    while bad_at - good_at > max * RESOLUTION {
-        let rate = f64::midpoint(good_at, bad_at);
-        *(if good(rate) { &mut good_at } else { &mut bad_at }) = rate;
-    }
-    good_at
 }
