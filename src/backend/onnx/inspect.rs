@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
 
+use super::memory::read_file;
 use crate::backend::{Artefact, LoadError, Outside, inside};
 use crate::proto::onnx::{
     GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
@@ -47,14 +48,14 @@ const CARRIERS: &[&str] =
 const CARRIERS_MAX: usize = 8;
 
 pub fn inspect(artefact: &Artefact) -> Result<Findings, LoadError> {
-    let file = std::fs::read(&artefact.file)
+    let file = read_file(&artefact.file)
         .map_err(|e| LoadError(format!("the model file cannot be read: {}", e.kind())))?;
     if file.starts_with(b"version https://git-lfs") {
         return Err(LoadError(
             "the model file is a Git LFS pointer; fetch the file itself with git lfs pull".to_owned(),
         ));
     }
-    let model = ModelProto::decode(file.as_slice())
+    let model = ModelProto::decode(&*file)
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {
         LoadError("the model file holds no graph: it is not an ONNX model, or it is cut off".to_owned())
