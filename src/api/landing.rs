@@ -6,16 +6,24 @@ use std::io::ErrorKind as ErrorKindOfIo;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use crate::error::{ErrorKind, ServeError};
 
+/// A body that arrives in pieces, whatever brings it.
+pub trait Arriving:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin
+{
+}
+
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin> Arriving for B {}
+
 /// The next bytes of a body; none are empty. Errors: the client went away, or what it sent is malformed.
-pub async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, ServeError> {
+pub async fn next_frame(body: &mut impl Arriving) -> Result<Option<Bytes>, ServeError> {
     while !body.is_end_stream() {
         match body.frame().await {
             None => return Ok(None),
-            Some(Err(error)) => return Err(broken_body(&error)),
+            Some(Err(error)) => return Err(broken_body(&*error.into())),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if !data.is_empty() => return Ok(Some(data)),
                 Ok(_) | Err(_) => {}
@@ -68,8 +76,10 @@ impl Landing {
 fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
     let gone = std::iter::successors(Some(error), |error| error.source()).any(|error| {
         let http = error.downcast_ref::<hyper::Error>();
+        let http2 = error.downcast_ref::<h2::Error>();
         let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         http.is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled())
+            || http2.is_some_and(|e| e.is_io() || e.is_remote())
             || matches!(
                 io,
                 Some(

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -81,10 +80,16 @@ const SILENCE_MAX: Duration = Duration::from_millis(200);
 
 /// Drives a connection to its end. Once the drain begins, it ends after the requests in flight; one that never
 /// brought any has nothing to end after, and is dropped.
-pub fn drive<C>(connection: C, heard: Heard, mut drain: Drain) -> Pin<Box<dyn Future<Output = ()> + Send>>
+///
+/// `shut_down` tells it to end after them.
+pub fn drive<C>(
+    connection: C,
+    shut_down: fn(Pin<&mut C>),
+    heard: Heard,
+    mut drain: Drain,
+) -> Pin<Box<dyn Future<Output = ()> + Send>>
 where
-    C: GracefulConnection + Send + 'static,
-    C::Error: Send,
+    C: Future<Output: Send> + Send + 'static,
 {
     Box::pin(async move {
         tokio::pin!(connection);
@@ -93,7 +98,7 @@ where
             _ = connection.as_mut() => return,
             () = drain.begun() => {}
         }
-        connection.as_mut().graceful_shutdown();
+        shut_down(connection.as_mut());
         let ended = tokio::time::timeout(SILENCE_MAX, connection.as_mut()).await;
         if ended.is_err() && heard.0.load(Ordering::Relaxed) {
             let _ = connection.await;

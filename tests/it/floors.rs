@@ -37,7 +37,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper", &["api", "cli/client"]),
     ("hyper_util", &["api", "cli/client"]),
     ("http_body_util", &["api", "cli/client"]),
-    ("h2", &["bench/wire"]),
+    ("h2", &["api", "bench/wire"]),
     ("httparse", &["bench/wire"]),
     ("rustix", &["bench/alarm.rs"]),
     ("clap", &["cli", "config"]),

@@ -26,12 +26,11 @@ pub async fn serve(gateway: Arc<Gateway>, services: Arc<Services>, accepted: Acc
         let (gateway, services) = (Arc::clone(&gateway), Arc::clone(&services));
         async move {
             match is_grpc(&request) {
-                true => services.answer(peer, request).await,
-                false => Ok::<_, Infallible>(
-                    answer(&gateway, peer, request)
-                        .await
-                        .map(|body| AnswerBody::Tonic(tonic::body::Body::new(body))),
-                ),
+                true => Ok::<_, Infallible>(services.answer(peer, request).await),
+                false => {
+                    let answer = answer(&gateway, peer, request).await;
+                    Ok(answer.map(|body| AnswerBody::Tonic(tonic::body::Body::new(body))))
+                }
             }
         }
     });

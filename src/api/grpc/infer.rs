@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderValue};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
 use tonic::{Request, Status, Streaming};
 
 use super::message;
 use crate::api::chunks::Chunks;
 use crate::api::convert::{encode, grpc};
+use crate::api::landing::Arriving;
 use crate::api::questions::Gateway;
 use crate::error::ServeError;
 use crate::event::Protocol;
@@ -21,17 +21,25 @@ use crate::infer::{InferResponse, RequestKeys};
 use crate::proto::inference as pb;
 use crate::serve::{Phase, Receipt};
 
+/// Names of headers, read once: a name in a string is read anew for each look-up.
+static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// The answers of one inference stream.
 pub type Answers = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
 
 /// Whether [`unary`] can read the call: its message is not compressed.
-pub fn is_plain(request: &http::Request<Incoming>) -> bool {
-    request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
+pub fn is_plain<B>(request: &http::Request<B>) -> bool {
+    request.headers().get(&GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
 /// Answers one call by hand, which takes a quarter less of a processor than tonic's way (benches/RESULTS.md). Every
 /// call that gets here is counted, whatever becomes of it.
-pub async fn unary(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Result<Chunks, ServeError> {
+pub async fn unary(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: impl Arriving,
+) -> Result<Chunks, ServeError> {
     let mut receipt = gateway.pipeline.receive(Protocol::Grpc);
     let answer = run_unary(gateway, headers, body, &mut receipt).await;
     receipt.conclude(&answer);
@@ -41,7 +49,7 @@ pub async fn unary(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Re
 async fn run_unary(
     gateway: &Gateway,
     headers: &HeaderMap,
-    body: Incoming,
+    body: impl Arriving,
     receipt: &mut Receipt,
 ) -> Result<Chunks, ServeError> {
     gateway.pipeline.admit(receipt)?;
@@ -175,7 +183,7 @@ fn error_response(error: &ServeError, id: String) -> pb::ModelStreamInferRespons
 
 /// The moment at which the client gives up, by its `grpc-timeout`: up to eight digits and a unit.
 fn deadline(headers: &HeaderMap) -> Option<Instant> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(&GRPC_TIMEOUT)?.to_str().ok()?;
     Instant::now().checked_add(parse_timeout(text)?)
 }
 

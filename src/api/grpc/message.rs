@@ -3,18 +3,17 @@
 //! Always: nothing is allocated by a length that a client named, beyond what [`Landing`] sets aside.
 
 use bytes::{Buf, Bytes};
-use hyper::body::Incoming;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::api::convert::PREFIX_BYTES;
-use crate::api::landing::{Landing, next_frame};
+use crate::api::landing::{Arriving, Landing, next_frame};
 use crate::error::{ErrorKind, ServeError};
 
 /// Reads the only message of a call.
 ///
 /// Cost: no copy of a message that came in one frame; one of any other, which lands so that its first raw tensor can
 /// be run where it lies. Errors: it is over `bytes_max`, cut short, compressed, or there is more than one.
-pub async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
+pub async fn read(mut body: impl Arriving, bytes_max: usize) -> Result<Bytes, ServeError> {
     let Some(first) = next_frame(&mut body).await? else { return Err(cut_short()) };
     if first.len() < PREFIX_BYTES {
         return read_slowly(first, body, bytes_max).await;
@@ -29,7 +28,7 @@ pub async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, ServeEr
 }
 
 /// For clients that send less than a prefix at a time.
-async fn read_slowly(first: Bytes, mut body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
+async fn read_slowly(first: Bytes, mut body: impl Arriving, bytes_max: usize) -> Result<Bytes, ServeError> {
     let mut start = first.to_vec();
     while start.len() < PREFIX_BYTES {
         let Some(frame) = next_frame(&mut body).await? else { return Err(cut_short()) };
@@ -46,7 +45,7 @@ async fn read_slowly(first: Bytes, mut body: Incoming, bytes_max: usize) -> Resu
 async fn land(
     mut landing: Landing,
     first: Bytes,
-    mut body: Incoming,
+    mut body: impl Arriving,
     length: usize,
 ) -> Result<Bytes, ServeError> {
     landing.take(&first);
@@ -57,7 +56,7 @@ async fn land(
     whole(landing.finish(), length, &mut body).await
 }
 
-async fn whole(bytes: Bytes, length: usize, body: &mut Incoming) -> Result<Bytes, ServeError> {
+async fn whole(bytes: Bytes, length: usize, body: &mut impl Arriving) -> Result<Bytes, ServeError> {
     let more = bytes.len() > length || next_frame(body).await?.is_some();
     if more {
         return Err(ServeError::invalid("a unary call carries one message; there was more"));

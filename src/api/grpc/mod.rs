@@ -1,5 +1,6 @@
 //! gRPC: the inference service, the control API, health and reflection.
 
+mod connection;
 mod health;
 mod infer;
 mod message;
@@ -7,25 +8,24 @@ mod service;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::body::{Body, Frame, SizeHint};
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
+use self::connection::{Call, Connection};
 use super::chunks::Chunks;
 use super::control::{ControlPort, ControlService, Peer};
+use super::landing::Arriving;
 use super::listener::{Accepted, Drain, Heard, drive};
 use super::questions::Gateway;
 use crate::proto::control::control_server::ControlServer;
@@ -33,10 +33,6 @@ use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService
 use crate::proto::{CONTROL_DESCRIPTORS, DESCRIPTORS};
 use health::Health;
 use service::Inference;
-
-/// Flow-control windows. HTTP/2's default of 64 KiB makes a tensor of a megabyte wait for sixteen round trips.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Every service of a port.
 pub struct Services {
@@ -55,7 +51,8 @@ const INFERENCE: &str = "inference.GRPCInferenceService";
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const CONTROL: &str = "weir.control.v1.Control";
 
-type Answer = Result<Response<AnswerBody>, Infallible>;
+/// What tonic's services take.
+type TonicRequest = Request<tonic::body::Body>;
 
 /// What tonic's services answer.
 type TonicAnswer = Result<Response<tonic::body::Body>, Infallible>;
@@ -99,12 +96,11 @@ impl Body for AnswerBody {
 }
 
 /// A service whose type cannot be named.
-type Handler =
-    Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = TonicAnswer> + Send>> + Send + Sync>;
+type Handler = Arc<dyn Fn(TonicRequest) -> Pin<Box<dyn Future<Output = TonicAnswer> + Send>> + Send + Sync>;
 
 fn handler<S>(service: S) -> Handler
 where
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S: Service<TonicRequest, Response = Response<tonic::body::Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {
@@ -161,42 +157,38 @@ impl Services {
     /// answered.
     pub async fn serve(self: Arc<Self>, accepted: Accepted, drain: Drain) {
         let Accepted { io, peer } = accepted;
-        let streams_max = self.streams_max;
         let heard = Heard::default();
         let first = heard.clone();
-        let service = service_fn(move |request| {
+        let streams_max = self.streams_max;
+        let connection = Connection::new(io.into_inner(), streams_max, move |call: Call| {
             first.request();
             let services = Arc::clone(&self);
-            // hyper moves the future from place to place before it first runs, and its result afterwards.
-            Box::pin(async move { services.answer(peer, request).await })
+            let (request, answering) = call.split();
+            // In a box, because tokio moves what it runs several times.
+            tokio::spawn(Box::pin(async move { answering.with(pin!(services.answer(peer, request))).await }));
         });
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(streams_max)
-            // A client that cancels many calls at once is hedging, not attacking, up to a full house of them.
-            .max_pending_accept_reset_streams(streams_max as usize);
-        let connection = builder.serve_connection(io, service);
-        drive(connection, heard, drain).await;
+        drive(connection, Connection::shut_down, heard, drain).await;
     }
 
     /// Answers one call, whichever port it came by.
-    pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    pub async fn answer(
+        &self,
+        peer: SocketAddr,
+        request: Request<impl Arriving + Send + 'static>,
+    ) -> Response<AnswerBody> {
         if self.inference.is_some() && request.uri().path() == MODEL_INFER && infer::is_plain(&request) {
             let (head, body) = request.into_parts();
-            return Ok(self.infer(&head.headers, body).await);
+            return self.infer(&head.headers, body).await;
         }
         // A future of its own, so that a prediction's need not have room for it.
-        Box::pin(self.hand_to_tonic(peer, request)).await
+        Box::pin(self.hand_to_tonic(peer, request.map(tonic::body::Body::new))).await
     }
 
-    async fn hand_to_tonic(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    async fn hand_to_tonic(&self, peer: SocketAddr, request: TonicRequest) -> Response<AnswerBody> {
         let mut names = request.uri().path().split('/').skip(1);
         let (service, method) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         // Only what is signed with the peer's address carries it: it costs an allocation.
-        let with_peer = |mut request: Request<Incoming>| {
+        let with_peer = |mut request: TonicRequest| {
             request.extensions_mut().insert(Peer(peer));
             request
         };
@@ -213,10 +205,11 @@ impl Services {
             ("grpc.reflection.v1alpha.ServerReflection", ..) => (self.reflection_alpha)(request).await,
             _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
         };
-        answered.map(|answer| answer.map(AnswerBody::Tonic))
+        let Ok(answer) = answered;
+        answer.map(AnswerBody::Tonic)
     }
 
-    async fn infer(&self, headers: &HeaderMap, body: Incoming) -> Response<AnswerBody> {
+    async fn infer(&self, headers: &HeaderMap, body: impl Arriving) -> Response<AnswerBody> {
         match infer::unary(&self.gateway, headers, body).await {
             Ok(chunks) => {
                 let mut response = Response::new(AnswerBody::Unary(chunks));

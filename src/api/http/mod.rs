@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 
 use super::chunks::Chunks;
@@ -82,7 +83,7 @@ pub(super) async fn connection<S, B>(
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(streams_max);
     let connection = builder.serve_connection(io, service).into_owned();
-    drive(connection, heard, drain).await;
+    drive(connection, GracefulConnection::graceful_shutdown, heard, drain).await;
 }
 
 fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
