@@ -65,6 +65,13 @@ pub fn on_server_core<T>(options: &Options, start: impl FnOnce() -> T) -> T {
     started
 }
 
+/// Lets this thread, and what it starts from now on, run on any core.
+pub fn unpin() {
+    let mut cores = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|core| cores.set(core));
+    sched_setaffinity(None, &cores).expect("some of these cores are there");
+}
+
 /// Pins this thread, and what it starts from now on.
 fn pin(core: usize) {
     let mut cores = CpuSet::new();

@@ -53,9 +53,11 @@ pub fn wide_model() -> Model {
     model(layers(WIDE), BATCHED)
 }
 
-/// Four layers of 2,048, run by one session call at a time: calls so long that the front end is a small part of them.
+/// Four layers of 2,048, run by one session call at a time on one core.
 pub fn single_instance_model() -> Model {
-    model(layers(WIDER), &format!("{BATCHED}instance_group {{ count: 1 kind: KIND_CPU }}\n"))
+    const ONE: &str = "instance_group { count: 1 kind: KIND_CPU }\n\
+        parameters { key: \"intra_op_thread_count\" value { string_value: \"1\" } }\n";
+    model(layers(WIDER), &format!("{BATCHED}{ONE}"))
 }
 
 fn layers((input, width): (&str, i64)) -> Vec<u8> {

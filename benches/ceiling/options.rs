@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::workloads::WORKLOADS;
 
+#[derive(Clone)]
 pub struct Options {
     /// Empty: all.
     workloads: Vec<String>,
@@ -48,6 +49,11 @@ impl Options {
             }
         }
         options
+    }
+
+    /// The same with the server and the generator on any core.
+    pub fn unpinned(&self) -> Self {
+        Self { pinned: false, ..self.clone() }
     }
 
     pub fn chosen(&self, name: &str) -> bool {

@@ -44,6 +44,15 @@ const SHORTEST: f64 = 1e-9;
 /// Predictions that something depends on add this for what the table does not know.
 const SAFETY: f64 = 1.1;
 
+/// The part of requests whose time in the front end is longer than what is allowed for.
+const LONGER: f64 = 0.01;
+
+/// By how much what is allowed for the front end may rise at once, as a part of it.
+const RISE: f64 = 0.1;
+
+/// Seconds in the front end: the least that is allowed for once anything was measured.
+const FRONT_END_MIN: f64 = 10e-6;
+
 /// How much a call is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
@@ -104,6 +113,8 @@ pub struct Costs {
     unit: AtomicU64,
     /// See [`Self::worth`].
     worth: Real,
+    /// See [`Self::front_end`]; seconds.
+    front_end: Real,
 }
 
 impl Costs {
@@ -114,6 +125,7 @@ impl Costs {
             knots: (0..=doublings).map(|_| Knot::default()).collect(),
             unit: AtomicU64::new(0),
             worth: Real::default(),
+            front_end: Real::default(),
         };
         costs.worth.set(f64::INFINITY);
         costs
@@ -170,6 +182,20 @@ impl Costs {
         knot.deviation.set(knot.deviation.get() + distance / calls.min(CALLS_OF_DEVIATION));
         knot.calls.set(knot.calls.get() + 1.0);
         self.weigh(&times);
+    }
+
+    /// A request took so long from its arrival to its answer, less its wait and its call.
+    pub fn observe_front_end(&self, took: Duration) {
+        let (known, took) = (self.front_end.get().max(FRONT_END_MIN), took.as_secs_f64());
+        // Rises and falls are even where one request in a hundred takes longer: then it is that quantile.
+        let factor = if took > known { 1.0 + RISE * (1.0 - LONGER) } else { 1.0 - RISE * LONGER };
+        self.front_end.set((known * factor).max(FRONT_END_MIN));
+    }
+
+    /// What a request takes besides its wait and its call, 99 times in a hundred: being read, and answered after
+    /// others of its batch. Zero while nothing is known.
+    pub fn front_end(&self) -> Duration {
+        seconds(self.front_end.get())
     }
 
     /// The mean time of a call of that size; zero while nothing is known.
@@ -382,6 +408,20 @@ mod tests {
     fn calls_too_short_to_be_handed_over_alone_go_together() {
         // 2 µs a row and nothing fixed: handing them over costs more than they do.
         assert_eq!(line(0.0, 0.002, 32).worth(), f64::INFINITY);
+    }
+
+    #[test]
+    fn one_request_in_a_hundred_takes_longer_in_the_front_end() {
+        let costs = Costs::new(8);
+        assert_eq!(costs.front_end(), Duration::ZERO);
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut longer = 0;
+        for request in 0..30_000 {
+            let took = MS.mul_f64(random.f64());
+            longer += u32::from(request >= 10_000 && took > costs.front_end());
+            costs.observe_front_end(took);
+        }
+        assert!((100..400).contains(&longer), "{longer} of 20,000");
     }
 
     #[test]

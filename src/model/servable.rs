@@ -16,7 +16,7 @@ use crate::batch::{
 use crate::cache::CachePartition;
 use crate::event::{ServableProfile, ServableSink};
 use crate::id::ServableId;
-use crate::infer::{Limits, TensorRow};
+use crate::infer::{Limits, TensorRow, Timings};
 use crate::proto::inference as pb;
 use crate::reading::Reader;
 use crate::tensor::Signature;
@@ -173,6 +173,15 @@ impl Servable {
     /// Runs a batch with that request in it on this thread, if nobody has taken it up yet and an instance is free.
     pub fn run_on_the_spot(&self, submitted: &Submitted) {
         self.scheduler.run_on_the_spot(&submitted.picked);
+    }
+
+    /// A request was answered so long after its arrival. What is not its wait and its call has to be allowed for where
+    /// there is a latency objective.
+    pub fn answered(&self, timings: &Timings) {
+        if self.batching.objective.is_some() && !timings.session.is_zero() {
+            let scheduled = timings.queue + timings.assembly + timings.session + timings.split;
+            self.scheduler.observe_front_end(timings.total.saturating_sub(scheduled));
+        }
     }
 
     /// Queues a copy of a request where it cannot delay an answer: behind it runs a thread of lowest priority.

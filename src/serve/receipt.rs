@@ -92,6 +92,9 @@ impl Receipt {
         match &self.routed {
             None => self.sink.stray(outcome),
             Some((servable, routing)) => {
+                if outcome == Outcome::Ok {
+                    servable.answered(&self.timings);
+                }
                 let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
                 let event = InferEvent {
                     outcome,

@@ -95,6 +95,8 @@ pub struct Outlook<'a> {
     pub rows_max: u64,
     /// In the table's unit.
     pub work_max: f64,
+    /// Requests that may be given up for others on admission.
+    pub spare: f64,
 }
 
 impl Outlook<'_> {
@@ -150,7 +152,7 @@ impl Outlook<'_> {
         let (start, all) = (free.next(), span(entries, 0, entries.len()) + newcomer.size);
         let end_from = |first: &Placed<T>| start + self.table.time(all - (first.before - entries[0].before));
         let given_up = entries.partition_point(|first| !in_time(first.entry.due, end_from(first)));
-        let few = given_up as f64 <= GIVEN_UP * (entries.len() + 1 - given_up) as f64;
+        let few = given_up as f64 <= self.spare.min(GIVEN_UP * (entries.len() + 1 - given_up) as f64);
         if few && self.holds(all, &entries[0]) {
             return Some(entries.get(given_up).map_or(start + self.table.time(newcomer.size), end_from));
         }

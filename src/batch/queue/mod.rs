@@ -27,6 +27,16 @@ use super::cost::{Costs, Size, Table};
 /// interrupted for what comes after it.
 const CHUNK: f64 = 0.05;
 
+/// The part of the latency objective that the front end is allowed at the most.
+const FRONT_END_MAX: f64 = 0.25;
+
+/// Of so many requests one may be refused before overload is what it is called. Until then requests may be given up for
+/// others, who were admitted and have waited; after that newcomers are refused at once.
+const SPARED_IN: f64 = 100.0;
+
+/// Requests at the most that may be given up for others at once.
+const SPARE_MAX: f64 = 64.0;
+
 /// One batch in so many may be twice as large as is worth it, so that the table learns when larger ones have come
 /// to pay.
 const EXPLORING: u64 = 16;
@@ -127,6 +137,8 @@ pub struct Queue<T> {
     next_number: u64,
     entries: usize,
     batches: u64,
+    /// Requests that may yet be refused before more than one in [`SPARED_IN`] is.
+    spare: f64,
 }
 
 impl<T: Waiting> Queue<T> {
@@ -135,7 +147,7 @@ impl<T: Waiting> Queue<T> {
         let Batching { policy, costs } = batching;
         let ranks = (0..2 * policy.levels.len()).map(|_| Rank::new()).collect();
         let running = Running::new(instances);
-        Self { policy, costs, ranks, running, next_number: 0, entries: 0, batches: 0 }
+        Self { policy, costs, ranks, running, next_number: 0, entries: 0, batches: 0, spare: SPARE_MAX }
     }
 
     /// Entries that wait.
@@ -193,7 +205,7 @@ impl<T: Waiting> Queue<T> {
 
     /// By when an item is promised to be done, if anything is promised.
     fn promise(
-        &self,
+        &mut self,
         item: &T,
         rank: usize,
         rejected_at: Option<Instant>,
@@ -201,7 +213,7 @@ impl<T: Waiting> Queue<T> {
     ) -> Result<Option<Due>, Refusal> {
         let Some(objective) = self.policy.objective else { return Ok(None) };
         let limit = [item.deadline(), rejected_at].into_iter().flatten().min();
-        let by_objective = now + objective;
+        let by_objective = now + objective - self.costs.front_end().min(objective.mul_f64(FRONT_END_MAX));
         let at = limit.map_or(by_objective, |limit| limit.min(by_objective));
         let newcomer = Newcomer { rank, key: item.key(), size: size_of(item), due: at };
         let table = self.costs.cautious();
@@ -212,10 +224,19 @@ impl<T: Waiting> Queue<T> {
         );
         // The table may be wrong, and only a call can put it right: an idle server always takes one.
         let trial = !admitted && self.running.none() && self.is_empty();
+        self.spare = (self.spare + 1.0 / SPARED_IN).min(SPARE_MAX);
         match admitted || trial {
             true => Ok(Some(Due { at, own: at < by_objective, trial })),
-            false => Err(Refusal::Late { objective }),
+            false => {
+                self.refused();
+                Err(Refusal::Late { objective })
+            }
         }
+    }
+
+    /// Somebody was refused, or given up, for lack of time.
+    fn refused(&mut self) {
+        self.spare = (self.spare - 1.0).max(0.0);
     }
 
     /// How the batches of a rank are predicted when there is an objective.
@@ -224,7 +245,7 @@ impl<T: Waiting> Queue<T> {
         let rows_max = if self.policy.merging { rows_max as u64 } else { 1 };
         let objective = self.policy.objective.filter(|_| rank / 2 >= self.policy.default_level);
         let chunk = objective.map_or(f64::INFINITY, |objective| table.within(objective.mul_f64(CHUNK)));
-        Outlook { table, rows_max, work_max: self.worth_max().min(chunk) }
+        Outlook { table, rows_max, work_max: self.worth_max().min(chunk), spare: self.spare }
     }
 
     /// The largest batch that is worth its time, in the unit of the costs. One that somebody chose is not judged.
@@ -341,6 +362,7 @@ impl<T: Waiting> Queue<T> {
             let item = self.leave(rank, lane).item;
             if !item.cancelled() {
                 dropped.push(Dropped { item, reason: DropReason::Overloaded });
+                self.refused();
             }
         }
         let mut batch = Vec::with_capacity(plan.take);

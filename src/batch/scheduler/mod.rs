@@ -340,6 +340,11 @@ impl Scheduler {
         }
     }
 
+    /// A request took so long besides its wait and its call; see [`Costs::front_end`].
+    pub fn observe_front_end(&self, took: Duration) {
+        self.shared.costs.observe_front_end(took);
+    }
+
     /// Jobs that wait.
     pub fn depth(&self) -> usize {
         self.shared.depth.load(Ordering::Relaxed)

@@ -92,6 +92,49 @@ fn the_oldest_are_given_up_where_not_all_can_be_done() {
 }
 
 #[test]
+fn in_an_overload_newcomers_are_refused_rather_than_others_given_up() {
+    let now = Instant::now();
+    let later = |micros| now + Duration::from_micros(micros);
+    // Once the instance is free, after 2.2 ms, six rows take until 9.9 ms and seven until 11: the seventh is in time
+    // with the others, but `a` is not; behind the others it would be done after 12.1 ms.
+    let six_wait = || {
+        let mut queue = promising(10 * MS, policy(8), 1);
+        push(&mut queue, &["runs"], now);
+        assert_eq!(names(queue.take(now, &mut vec![])), ["runs"]);
+        push(&mut queue, &["a"], now);
+        push(&mut queue, &["b", "c", "d", "e", "f"], later(1200));
+        queue
+    };
+    let mut queue = six_wait();
+    push(&mut queue, &["g"], later(1500));
+    let mut queue = six_wait();
+    queue.spare = 0.0;
+    assert!(queue.push(item("g"), 0, None, later(1500)).is_err());
+    // A hundred requests that are not refused make up for one that is.
+    queue.running.ended();
+    for _ in 0..100 {
+        push(&mut queue, &["x"], later(1500));
+        queue.take(later(1500), &mut vec![]);
+        queue.ended();
+    }
+    assert!(queue.spare >= 0.99, "{}", queue.spare);
+}
+
+#[test]
+fn the_front_end_has_its_part_of_the_objective() {
+    let now = Instant::now();
+    let mut queue = promising(8 * MS, policy(2), 1);
+    push(&mut queue, &["a"], now);
+    assert_eq!(names(queue.take(now, &mut vec![])), ["a"]);
+    push(&mut queue, &["b", "c"], now);
+    // Done after 7.7 ms, and then it has to be answered.
+    (0..100).for_each(|_| queue.costs.observe_front_end(MS / 2));
+    assert!(queue.push(item("d"), 0, None, now).is_err());
+    (0..2000).for_each(|_| queue.costs.observe_front_end(MS / 100));
+    push(&mut queue, &["d"], now);
+}
+
+#[test]
 fn lower_levels_run_in_calls_of_a_twentieth_of_the_objective() {
     let now = Instant::now();
     let levels = || BatchingPolicy { levels: vec![level(10), level(10)], ..policy(8) };
