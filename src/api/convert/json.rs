@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -70,14 +71,22 @@ impl Parameters {
 }
 
 #[derive(Deserialize)]
-struct Body<'a> {
+#[serde(bound(deserialize = "I: Deserialize<'de>"))]
+struct Body<'a, I> {
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
     parameters: Option<Map<String, Value>>,
-    #[serde(borrow)]
-    inputs: Option<Vec<Input<'a>>>,
+    inputs: Option<Vec<I>>,
     #[serde(borrow)]
     outputs: Option<Vec<Output<'a>>>,
+}
+
+impl<'a, I> Body<'a, I> {
+    fn map<J>(self, change: impl FnMut(I) -> J) -> Body<'a, J> {
+        let Self { id, parameters, inputs, outputs } = self;
+        let inputs = inputs.map(|inputs| inputs.into_iter().map(change).collect());
+        Body { id, parameters, inputs, outputs }
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,9 +97,102 @@ struct Input<'a> {
     datatype: Cow<'a, str>,
     shape: Vec<i64>,
     parameters: Option<Map<String, Value>>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Data<'a>,
 }
+
+/// The value of an input's "data".
+#[derive(Deserialize, Default)]
+#[serde(from = "Option<&'a RawValue>")]
+enum Data<'a> {
+    #[default]
+    Absent,
+    Text(#[serde(borrow)] &'a RawValue),
+    Packed(Bytes),
+}
+
+impl<'a> From<Option<&'a RawValue>> for Data<'a> {
+    fn from(text: Option<&'a RawValue>) -> Self {
+        text.map_or(Self::Absent, Self::Text)
+    }
+}
+
+/// An input whose numbers are packed as they are read, if its datatype and shape stand before them, as every client
+/// writes it: they are looked at once instead of twice. What is wrong with it is told by reading it as [`Input`].
+struct PackedInput<'a>(Input<'a>);
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Name,
+    Datatype,
+    Shape,
+    Parameters,
+    Data,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for PackedInput<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PackedInputVisitor)
+    }
+}
+
+struct PackedInputVisitor;
+
+impl<'de> Visitor<'de> for PackedInputVisitor {
+    type Value = PackedInput<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an input")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let (mut name, mut type_name, mut dims) = (None, None, None);
+        let (mut parameters, mut data) = (None, None);
+        while let Some(field) = members.next_key()? {
+            match field {
+                Field::Name => once(&mut name, members.next_value::<Text<'_>>()?.0)?,
+                Field::Datatype => once(&mut type_name, members.next_value::<Text<'_>>()?.0)?,
+                Field::Shape => once(&mut dims, members.next_value::<Vec<i64>>()?)?,
+                Field::Parameters => once(&mut parameters, members.next_value()?)?,
+                Field::Data => {
+                    let known = type_name.as_deref().zip(dims.as_deref());
+                    let valid = known.and_then(|(t, d)| Some((datatype("", t).ok()?, shape("", d).ok()?)));
+                    let read = match valid {
+                        Some((datatype, shape)) => {
+                            let elements = shape.elements().expect("checked with the shape");
+                            Data::Packed(members.next_value_seed(json_data::Elements { datatype, elements })?)
+                        }
+                        None => members.next_value()?,
+                    };
+                    once(&mut data, read)?;
+                }
+                Field::Other => _ = members.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(PackedInput(Input {
+            name: name.ok_or_else(|| A::Error::missing_field("name"))?,
+            datatype: type_name.ok_or_else(|| A::Error::missing_field("datatype"))?,
+            shape: dims.ok_or_else(|| A::Error::missing_field("shape"))?,
+            parameters: parameters.flatten(),
+            data: data.unwrap_or_default(),
+        }))
+    }
+}
+
+fn once<T, E: serde::de::Error>(member: &mut Option<T>, value: T) -> Result<(), E> {
+    match member.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(E::custom("a member stands twice")),
+    }
+}
+
+/// A string, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Output<'a> {
@@ -112,8 +214,11 @@ pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, Se
     let binary = body.slice(json_length..);
     let text = std::str::from_utf8(&body[..json_length])
         .map_err(|_| ServeError::invalid("failed to parse the request JSON: it is not UTF-8"))?;
+    if let Ok(body) = serde_json::from_str::<Body<'_, PackedInput<'_>>>(text) {
+        return read(model, body.map(|input| input.0), binary);
+    }
     let failed = |e: serde_json::Error| ServeError::invalid(format!("failed to parse the request JSON: {e}"));
-    match serde_json::from_str::<Body<'_>>(text) {
+    match serde_json::from_str::<Body<'_, Input<'_>>>(text) {
         Ok(parsed) => read(model, parsed, binary),
         // Python writes NaN and Infinity, which JSON does not have. That is rare, so only a failure looks for it.
         Err(error) => match quote_nonfinite(text) {
@@ -123,14 +228,16 @@ pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, Se
     }
 }
 
-fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeError> {
+fn read(model: &str, body: Body<'_, Input<'_>>, mut binary: Bytes) -> Result<Parsed, ServeError> {
     let mut parameters = RequestParameters::default();
     for (key, value) in present(&body.parameters) {
         parameters.set(key, &parameter(key, value)?)?;
     }
     let inputs = body.inputs.ok_or_else(|| ServeError::invalid("the request has no \"inputs\""))?;
-    let inputs =
-        inputs.iter().map(|input| read_input(model, input, &mut binary)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = inputs
+        .into_iter()
+        .map(|input| read_input(model, input, &mut binary))
+        .collect::<Result<Vec<_>, _>>()?;
     if !binary.is_empty() {
         return Err(ServeError::invalid(format!(
             "unexpected additional input data for model '{}': {} bytes are left over after the binary inputs",
@@ -161,7 +268,7 @@ fn read(model: &str, body: Body<'_>, mut binary: Bytes) -> Result<Parsed, ServeE
     Ok(Parsed { request, form, parameters: body.parameters.unwrap_or_default() })
 }
 
-fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
+fn read_input(model: &str, input: Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
     let name = &*input.name;
     let mut binary_size = None;
     for (key, value) in present(&input.parameters) {
@@ -174,12 +281,13 @@ fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<Inpu
     let datatype = datatype(name, &input.datatype)?;
     let shape = shape(name, &input.shape)?;
     let data = match (input.data, binary_size) {
-        (Some(json), None) => {
+        (Data::Packed(bytes), None) => bytes,
+        (Data::Text(json), None) => {
             let elements = shape.elements().expect("checked with the shape");
             json_data::parse(json.get(), datatype, elements)
                 .map_err(|e| ServeError::invalid(format!("input '{}': {e}", excerpt(name))))?
         }
-        (None, Some(size)) => {
+        (Data::Absent, Some(size)) => {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if size > binary.len() {
                 return Err(ServeError::invalid(format!(
@@ -190,13 +298,13 @@ fn read_input(model: &str, input: &Input<'_>, binary: &mut Bytes) -> Result<Inpu
             }
             binary.split_to(size)
         }
-        (Some(_), Some(_)) => {
+        (Data::Packed(_) | Data::Text(_), Some(_)) => {
             return Err(ServeError::invalid(format!(
                 "input '{}' has both \"data\" and binary_data_size; give one of them",
                 excerpt(name)
             )));
         }
-        (None, None) => {
+        (Data::Absent, None) => {
             return Err(ServeError::invalid(format!(
                 "input '{}' has neither \"data\" nor binary_data_size; give one of them",
                 excerpt(name)
@@ -310,6 +418,33 @@ mod tests {
         assert_eq!(inputs[0].tensor.data().as_ref(), [8, 9]);
         assert_eq!(inputs[1].tensor.data().as_ref(), 1.5f32.to_le_bytes());
         assert_eq!(inputs[2].tensor.elements(), 0);
+    }
+
+    #[test]
+    fn members_may_stand_in_any_order_but_once() {
+        let members = [
+            r#""name":"x""#,
+            r#""datatype":"FP32""#,
+            r#""shape":[2]"#,
+            r#""data":[1,2.5]"#,
+            r#""more":[{}]"#,
+        ];
+        let body = |members: &[&str]| format!(r#"{{"inputs":[{{{}}}]}}"#, members.join(","));
+        for first in 0..members.len() {
+            let mut order = members;
+            order.rotate_left(first);
+            let inputs = inputs(parsed(&body(&order), &[]).unwrap().0);
+            assert_eq!(inputs[0].tensor.data().as_ref(), [1f32.to_le_bytes(), 2.5f32.to_le_bytes()].concat());
+        }
+        for (twice, member) in ["name", "datatype", "shape", "data"].into_iter().zip(members) {
+            let doubled = body(&[&members[..], &[member]].concat());
+            let error = parsed(&doubled, &[]).unwrap_err();
+            assert!(error.message().contains(&format!("duplicate field `{twice}`")), "{}", error.message());
+        }
+        let error =
+            parsed(&body(&[members[0], members[1], members[2], r#""data":[1,"x"]"#]), &[]).unwrap_err();
+        assert!(error.message().starts_with("input 'x': "), "{}", error.message());
+        assert!(error.message().ends_with("(after 1 elements)"), "{}", error.message());
     }
 
     #[test]

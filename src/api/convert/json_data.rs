@@ -12,20 +12,32 @@ use smallvec::SmallVec;
 
 use crate::tensor::{DataType, strings};
 
+/// Elements for which memory is set aside before any was read.
+const AHEAD: usize = 1 << 16;
+
+/// Reads a value as so many elements, packed.
+pub struct Elements {
+    pub datatype: DataType,
+    pub elements: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Elements {
+    type Value = Bytes;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
+        let mut packed = Packed::new(self.datatype, self.elements, AHEAD);
+        deserializer.deserialize_seq(ElementsVisitor(&mut packed))?;
+        match packed.count == self.elements {
+            true => Ok(packed.bytes.freeze()),
+            false => Err(de::Error::invalid_length(packed.count, &"as many as its shape needs")),
+        }
+    }
+}
+
 /// Parses `json` into packed elements of `datatype`. Errors: what is wrong, and where.
 pub fn parse(json: &str, datatype: DataType, elements: usize) -> Result<Bytes, String> {
     // The text bounds the data: an element takes a character and a comma at least.
-    let plausible = elements.min(json.len() / 2 + 1);
-    let bytes = BytesMut::with_capacity(plausible * datatype.size().unwrap_or(8));
-    let mut packed = Packed {
-        datatype,
-        expected: elements,
-        count: 0,
-        bytes,
-        depth: 0,
-        lengths: SmallVec::new(),
-        element_depth: 0,
-    };
+    let mut packed = Packed::new(datatype, elements, json.len() / 2 + 1);
     let mut deserializer = serde_json::Deserializer::from_str(json);
     deserializer.deserialize_seq(ElementsVisitor(&mut packed)).map_err(|e| {
         // Its line and column count from the start of the data, which tells a client nothing.
@@ -55,9 +67,9 @@ struct Packed {
 }
 
 /// One element, or an array of them.
-struct Elements<'a>(&'a mut Packed);
+struct Nested<'a>(&'a mut Packed);
 
-impl<'de> DeserializeSeed<'de> for Elements<'_> {
+impl<'de> DeserializeSeed<'de> for Nested<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -83,7 +95,7 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
         packed.depth += 1;
         let elements_before = packed.count;
         let mut length = 0;
-        while items.next_element_seed(Elements(packed))?.is_some() {
+        while items.next_element_seed(Nested(packed))?.is_some() {
             length += 1;
         }
         packed.depth -= 1;
@@ -141,6 +153,12 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
 }
 
 impl Packed {
+    /// Nothing yet. Memory is set aside for `plausible` elements at the most.
+    fn new(datatype: DataType, expected: usize, plausible: usize) -> Self {
+        let bytes = BytesMut::with_capacity(expected.min(plausible) * datatype.size().unwrap_or(8));
+        Self { datatype, expected, count: 0, bytes, depth: 0, lengths: SmallVec::new(), element_depth: 0 }
+    }
+
     /// Arrays at one depth hold equally many items, and elements stand at one depth.
     fn close_array<E: de::Error>(&mut self, length: usize, elements_before: usize) -> Result<(), E> {
         if self.lengths.len() <= self.depth {
