@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -175,12 +175,22 @@ impl Servable {
         self.scheduler.run_on_the_spot(&submitted.picked);
     }
 
-    /// A request was answered so long after its arrival. What is not its wait and its call has to be allowed for where
-    /// there is a latency objective.
-    pub fn answered(&self, timings: &Timings) {
-        if self.batching.objective.is_some() && !timings.session.is_zero() {
-            let scheduled = timings.queue + timings.assembly + timings.session + timings.split;
-            self.scheduler.observe_front_end(timings.total.saturating_sub(scheduled));
+    /// Nobody comes to run what waits.
+    pub fn leave_to_instances(&self) {
+        self.scheduler.leave_to_instances();
+    }
+
+    /// Whether answers are promised in time.
+    pub fn promises(&self) -> bool {
+        self.batching.objective.is_some()
+    }
+
+    /// A request was answered so long after it came to the queue's door. What of that is not its wait and its call has to
+    /// be allowed for where answers are promised in time.
+    pub fn answered(&self, after: Duration, timings: &Timings) {
+        let scheduled = timings.queue + timings.assembly + timings.session + timings.split;
+        if let Some(most) = self.batching.front_end_max() {
+            self.scheduler.observe_front_end(after.saturating_sub(scheduled).min(most));
         }
     }
 

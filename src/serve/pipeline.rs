@@ -81,6 +81,7 @@ impl Pipeline {
         let source = match known {
             Some(Known::Answer(tensors)) => Source::Cache(tensors),
             unknown => {
+                receipt.queued();
                 let submitted = servable.submit(inputs, &ascending, rows, request.limits);
                 let submitted = submitted.map_err(|refusal| refused(&servable, refusal))?;
                 Source::Session(submitted, unknown.and_then(Known::key))
@@ -98,8 +99,10 @@ impl Pipeline {
             Source::Cache(tensors) => (tensors, Timings::default()),
             Source::Session(submitted, key) => {
                 if submitted.on_the_spot {
+                    let duty = Duty(Some(&servable));
                     // Requests that came at the same moment join the batch first.
                     tokio::task::yield_now().await;
+                    duty.done();
                     servable.run_on_the_spot(&submitted);
                 }
                 let answer = answer_in_time(submitted, request.limits).await?;
@@ -143,6 +146,23 @@ enum Source {
     Cache(Vec<Tensor>),
     /// The answer is kept under the key, if there is one.
     Session(Submitted, Option<Key>),
+}
+
+/// To run what waits, for which no instance was called. Who goes away before leaves it to the instances.
+struct Duty<'a>(Option<&'a Servable>);
+
+impl Duty<'_> {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Duty<'_> {
+    fn drop(&mut self) {
+        if let Some(servable) = self.0 {
+            servable.leave_to_instances();
+        }
+    }
 }
 
 /// What a request takes along from the snapshot.

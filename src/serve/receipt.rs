@@ -20,6 +20,8 @@ pub struct Receipt {
     sink: Arc<dyn EventSink>,
     routed: Option<(Arc<Servable>, Routing)>,
     arrived: Instant,
+    /// When it was about to be queued, if an answer in time was promised.
+    promised: Option<Instant>,
     rows: usize,
     timings: Timings,
     lookup: Option<CacheLookup>,
@@ -37,6 +39,7 @@ impl Receipt {
             sink,
             routed: None,
             arrived: Instant::now(),
+            promised: None,
             rows: 1,
             timings: Timings::default(),
             lookup: None,
@@ -70,6 +73,12 @@ impl Receipt {
         self.lookup.iter_mut().for_each(|lookup| lookup.took += took);
     }
 
+    /// The request comes to the queue's door.
+    pub fn queued(&mut self) {
+        let promises = self.routed.as_ref().is_some_and(|(servable, _)| servable.promises());
+        self.promised = promises.then(Instant::now);
+    }
+
     /// The model answered, or had answered before.
     pub fn predicted(&mut self, outputs: impl Iterator<Item = (usize, Tensor)>, timings: Timings) {
         self.predicted = outputs.collect();
@@ -92,8 +101,8 @@ impl Receipt {
         match &self.routed {
             None => self.sink.stray(outcome),
             Some((servable, routing)) => {
-                if outcome == Outcome::Ok {
-                    servable.answered(&self.timings);
+                if let Some(queued) = self.promised.filter(|_| outcome == Outcome::Ok) {
+                    servable.answered(queued.elapsed(), &self.timings);
                 }
                 let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
                 let event = InferEvent {

@@ -1,8 +1,10 @@
 //! One HTTP/2 connection of gRPC calls.
 //!
-//! Directly on h2: hyper's server above it takes a tenth of the processor time of a small prediction (benches/RESULTS.md).
+//! Directly on h2: hyper's server above it takes a twentieth of the processor time of a small prediction
+//! (benches/RESULTS.md).
 //! Always: each call is a task of its own, which ends when its client resets it or is gone; one that panics takes no other
-//! with it. An answer is taken from its body only as fast as the client reads.
+//! with it. The next part of an answer is
+//! taken from its body when the client has made room.
 //! Not here: what is answered.
 
 use std::future::poll_fn;
@@ -23,7 +25,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Names and values of a call's headers, with 32 bytes for each, as HTTP/2 counts them.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Bytes of answers that a connection takes from their bodies ahead of what its client reads, for each call.
+/// Bytes of an answer that h2 counts as room even before the client has made any.
 const SEND_BUFFER_BYTES: usize = 400 << 10;
 
 /// A connection: to be polled to its end.
@@ -34,12 +36,15 @@ pub struct Connection<S> {
 }
 
 enum State {
-    Beginning(Handshake<TcpStream, Bytes>),
+    /// `closing`: it is to end after the calls that come with it.
+    Beginning {
+        handshake: Handshake<TcpStream, Bytes>,
+        closing: bool,
+    },
     Open(h2::server::Connection<TcpStream, Bytes>),
-    Over,
 }
 
-impl<S: FnMut(Call) + Unpin> Connection<S> {
+impl<S: FnMut(Request<Incoming>, Answering) + Unpin> Connection<S> {
     pub fn new(stream: TcpStream, streams_max: u32, serve: S) -> Self {
         let mut builder = Builder::new();
         builder
@@ -50,51 +55,42 @@ impl<S: FnMut(Call) + Unpin> Connection<S> {
             .max_concurrent_streams(streams_max)
             // A client that cancels many calls at once is hedging, not attacking, up to a full house of them.
             .max_pending_accept_reset_streams(streams_max as usize);
-        Self { state: State::Beginning(builder.handshake(stream)), serve }
+        let handshake = builder.handshake(stream);
+        Self { state: State::Beginning { handshake, closing: false }, serve }
     }
 
     /// Lets it end after the calls in flight.
     pub fn shut_down(self: Pin<&mut Self>) {
-        let this = self.get_mut();
-        match &mut this.state {
+        match &mut self.get_mut().state {
+            State::Beginning { closing, .. } => *closing = true,
             State::Open(open) => open.graceful_shutdown(),
-            _ => this.state = State::Over,
         }
     }
 }
 
-impl<S: FnMut(Call) + Unpin> Future for Connection<S> {
+impl<S: FnMut(Request<Incoming>, Answering) + Unpin> Future for Connection<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
             match &mut this.state {
-                State::Beginning(handshake) => match ready!(Pin::new(handshake).poll(context)) {
-                    Ok(open) => this.state = State::Open(open),
+                State::Beginning { handshake, closing } => match ready!(Pin::new(handshake).poll(context)) {
+                    Ok(mut open) => {
+                        if *closing {
+                            open.graceful_shutdown();
+                        }
+                        this.state = State::Open(open);
+                    }
                     Err(_) => return Poll::Ready(()),
                 },
                 State::Open(open) => match ready!(open.poll_accept(context)) {
-                    Some(Ok((request, answer))) => (this.serve)(Call { request, answer }),
+                    Some(Ok((request, answer))) => (this.serve)(request.map(Incoming), Answering(answer)),
                     // A connection that breaks is the client's affair.
                     Some(Err(_)) | None => return Poll::Ready(()),
                 },
-                State::Over => return Poll::Ready(()),
             }
         }
-    }
-}
-
-/// A call that has arrived.
-pub struct Call {
-    pub request: Request<RecvStream>,
-    answer: SendResponse<Bytes>,
-}
-
-impl Call {
-    /// Splits it into what was asked, and where the answer goes.
-    pub fn split(self) -> (Request<Incoming>, Answering) {
-        (self.request.map(Incoming), Answering(self.answer))
     }
 }
 
@@ -111,9 +107,11 @@ impl Answering {
             Poll::Ready(_) => Poll::Ready(None),
             Poll::Pending => work.as_mut().poll(context).map(Some),
         });
-        if let Some(answer) = answer.await {
-            // The client has gone; its answer interests nobody.
-            let _ = send(answer, self.0).await;
+        if let Some(answer) = answer.await
+            && let Err(error) = send(answer, self.0).await
+        {
+            // Mostly the client has gone; its answer interests nobody.
+            tracing::debug!("an answer was not sent: {error}");
         }
     }
 }
@@ -143,15 +141,18 @@ where
     stream.send_data(Bytes::new(), true)
 }
 
-/// Sends as the client makes room.
+/// h2 takes no more than 2^31 - 1 bytes at a time.
+const PIECE_BYTES_MAX: usize = 1 << 30;
+
+/// Hands data on once the client has made some room, and leaves it to h2 to go on as there is more: the data is in
+/// memory anyway.
 async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while data.has_remaining() {
-        stream.reserve_capacity(data.len());
+        stream.reserve_capacity(1);
         while stream.capacity() == 0 {
             poll_fn(|context| stream.poll_capacity(context)).await.ok_or(Reason::CANCEL)??;
         }
-        let room = stream.capacity().min(data.len());
-        stream.send_data(data.split_to(room), false)?;
+        stream.send_data(data.split_to(data.len().min(PIECE_BYTES_MAX)), false)?;
     }
     Ok(())
 }
@@ -197,5 +198,100 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         self.0.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::chunks::Chunks;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    /// What a client is answered, in two chunks and a trailer.
+    const CHUNK: usize = 100_000;
+
+    async fn answer(_: Request<Incoming>) -> Response<Chunks> {
+        let chunk = |byte| Bytes::from(vec![byte; CHUNK]);
+        Response::new(Chunks::new([chunk(1), chunk(2)]).with_status())
+    }
+
+    /// A served connection, a client of it with windows of so many bytes, and word of each call that ended.
+    async fn client(window: u32) -> (h2::client::SendRequest<Bytes>, mpsc::UnboundedReceiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (told, ended) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let told = Arc::new(told);
+            Connection::new(stream, 8, move |request, answering: Answering| {
+                let told = Arc::clone(&told);
+                tokio::spawn(async move {
+                    answering.with(std::pin::pin!(answer(request))).await;
+                    let _ = told.send(());
+                });
+            })
+            .await;
+        });
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let handshake = builder.initial_window_size(window).handshake(stream);
+        let (client, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        (client, ended)
+    }
+
+    fn request() -> Request<()> {
+        Request::post("http://weir/call").body(()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_with_a_small_window_is_answered_bit_by_bit() {
+        let (mut client, mut ended) = client(7_000).await;
+        // The request's body never ends, and nobody reads it.
+        let (response, _body) = client.send_request(request(), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let mut received = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            received.extend_from_slice(&data);
+        }
+        assert!(received == [vec![1; CHUNK], vec![2; CHUNK]].concat(), "{} bytes", received.len());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+        ended.recv().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_while_its_answer_waits_for_room_ends() {
+        let (mut client, mut ended) = client(7_000).await;
+        let (response, _) = client.send_request(request(), true).unwrap();
+        let body = response.await.unwrap().into_body();
+        // The first chunk is on its way, the second waits.
+        tokio::time::timeout(std::time::Duration::from_millis(50), ended.recv()).await.unwrap_err();
+        drop(body);
+        ended.recv().await.unwrap();
+        // The connection goes on.
+        let (response, _) = client.send_request(request(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_to_end_while_it_begins_answers_what_comes_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut connection = Box::pin(Connection::new(accepted, 8, |request, answering: Answering| {
+            tokio::spawn(async move { answering.with(std::pin::pin!(answer(request))).await });
+        }));
+        connection.as_mut().shut_down();
+        let served = tokio::spawn(connection);
+        let (mut client, driven) = h2::client::handshake(stream).await.unwrap();
+        let (response, _) = client.send_request(request(), true).unwrap();
+        tokio::spawn(driven);
+        assert_eq!(response.await.unwrap().status(), 200);
+        drop(client);
+        served.await.unwrap();
     }
 }

@@ -22,7 +22,7 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use self::connection::{Call, Connection};
+use self::connection::{Answering, Connection};
 use super::chunks::Chunks;
 use super::control::{ControlPort, ControlService, Peer};
 use super::landing::Arriving;
@@ -160,13 +160,15 @@ impl Services {
         let heard = Heard::default();
         let first = heard.clone();
         let streams_max = self.streams_max;
-        let connection = Connection::new(io.into_inner(), streams_max, move |call: Call| {
-            first.request();
-            let services = Arc::clone(&self);
-            let (request, answering) = call.split();
-            // In a box, because tokio moves what it runs several times.
-            tokio::spawn(Box::pin(async move { answering.with(pin!(services.answer(peer, request))).await }));
-        });
+        let connection =
+            Connection::new(io.into_inner(), streams_max, move |request, answering: Answering| {
+                first.request();
+                let services = Arc::clone(&self);
+                // In a box, because tokio moves what it runs several times.
+                tokio::spawn(Box::pin(
+                    async move { answering.with(pin!(services.answer(peer, request))).await },
+                ));
+            });
         drive(connection, Connection::shut_down, heard, drain).await;
     }
 

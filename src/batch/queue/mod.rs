@@ -27,11 +27,8 @@ use super::cost::{Costs, Size, Table};
 /// interrupted for what comes after it.
 const CHUNK: f64 = 0.05;
 
-/// The part of the latency objective that the front end is allowed at the most.
-const FRONT_END_MAX: f64 = 0.25;
-
-/// Of so many requests one may be refused before overload is what it is called. Until then requests may be given up for
-/// others, who were admitted and have waited; after that newcomers are refused at once.
+/// One refusal in so many requests is no overload yet: until then requests that were admitted and have waited may be given
+/// up for others; after that newcomers are refused at once.
 const SPARED_IN: f64 = 100.0;
 
 /// Requests at the most that may be given up for others at once.
@@ -137,8 +134,8 @@ pub struct Queue<T> {
     next_number: u64,
     entries: usize,
     batches: u64,
-    /// Requests that may yet be refused before more than one in [`SPARED_IN`] is.
-    spare: f64,
+    /// By level: requests that may yet be refused before more than one in [`SPARED_IN`] is.
+    spare: Vec<f64>,
 }
 
 impl<T: Waiting> Queue<T> {
@@ -147,7 +144,8 @@ impl<T: Waiting> Queue<T> {
         let Batching { policy, costs } = batching;
         let ranks = (0..2 * policy.levels.len()).map(|_| Rank::new()).collect();
         let running = Running::new(instances);
-        Self { policy, costs, ranks, running, next_number: 0, entries: 0, batches: 0, spare: SPARE_MAX }
+        let spare = vec![SPARE_MAX; policy.levels.len()];
+        Self { policy, costs, ranks, running, next_number: 0, entries: 0, batches: 0, spare }
     }
 
     /// Entries that wait.
@@ -212,8 +210,10 @@ impl<T: Waiting> Queue<T> {
         now: Instant,
     ) -> Result<Option<Due>, Refusal> {
         let Some(objective) = self.policy.objective else { return Ok(None) };
-        let limit = [item.deadline(), rejected_at].into_iter().flatten().min();
-        let by_objective = now + objective - self.costs.front_end().min(objective.mul_f64(FRONT_END_MAX));
+        let front_end = self.costs.front_end().min(self.policy.front_end_max().unwrap_or_default());
+        let answered_by = item.deadline().map(|deadline| deadline.checked_sub(front_end).unwrap_or(now));
+        let limit = [answered_by, rejected_at].into_iter().flatten().min();
+        let by_objective = now + objective - front_end;
         let at = limit.map_or(by_objective, |limit| limit.min(by_objective));
         let newcomer = Newcomer { rank, key: item.key(), size: size_of(item), due: at };
         let table = self.costs.cautious();
@@ -224,19 +224,22 @@ impl<T: Waiting> Queue<T> {
         );
         // The table may be wrong, and only a call can put it right: an idle server always takes one.
         let trial = !admitted && self.running.none() && self.is_empty();
-        self.spare = (self.spare + 1.0 / SPARED_IN).min(SPARE_MAX);
-        match admitted || trial {
-            true => Ok(Some(Due { at, own: at < by_objective, trial })),
-            false => {
-                self.refused();
-                Err(Refusal::Late { objective })
-            }
+        let spare = &mut self.spare[rank / 2];
+        *spare = (*spare + 1.0 / SPARED_IN).min(SPARE_MAX);
+        let due = Due { at, own: at < by_objective, trial };
+        if admitted || trial {
+            return Ok(Some(due));
         }
+        self.count_refusal(rank, Some(due));
+        Err(Refusal::Late { objective })
     }
 
-    /// Somebody was refused, or given up, for lack of time.
-    fn refused(&mut self) {
-        self.spare = (self.spare - 1.0).max(0.0);
+    /// Somebody was refused, or given up. Whose own limit was too short says nothing about the load.
+    fn count_refusal(&mut self, rank: usize, due: Option<Due>) {
+        if due.is_some_and(|due| !due.own) {
+            let spare = &mut self.spare[rank / 2];
+            *spare = (*spare - 1.0).max(0.0);
+        }
     }
 
     /// How the batches of a rank are predicted when there is an objective.
@@ -245,7 +248,7 @@ impl<T: Waiting> Queue<T> {
         let rows_max = if self.policy.merging { rows_max as u64 } else { 1 };
         let objective = self.policy.objective.filter(|_| rank / 2 >= self.policy.default_level);
         let chunk = objective.map_or(f64::INFINITY, |objective| table.within(objective.mul_f64(CHUNK)));
-        Outlook { table, rows_max, work_max: self.worth_max().min(chunk), spare: self.spare }
+        Outlook { table, rows_max, work_max: self.worth_max().min(chunk), spare: self.spare[rank / 2] }
     }
 
     /// The largest batch that is worth its time, in the unit of the costs. One that somebody chose is not judged.
@@ -359,10 +362,10 @@ impl<T: Waiting> Queue<T> {
         let outlook = self.outlook(&table, rank, rows_max);
         let plan = outlook.plan(&self.ranks[rank].lanes[lane], self.running.free(now), now);
         for _ in 0..plan.skip {
-            let item = self.leave(rank, lane).item;
+            let Entry { item, due, .. } = self.leave(rank, lane);
             if !item.cancelled() {
                 dropped.push(Dropped { item, reason: DropReason::Overloaded });
-                self.refused();
+                self.count_refusal(rank, due);
             }
         }
         let mut batch = Vec::with_capacity(plan.take);

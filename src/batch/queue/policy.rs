@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The part of the latency objective that the front end is allowed at the most.
+const FRONT_END_MAX: f64 = 0.25;
+
 /// What happens to an entry whose queue timeout has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TimeoutAction {
@@ -50,12 +53,17 @@ pub struct BatchingPolicy {
     pub levels: Vec<LevelPolicy>,
     /// The level, counted from 1, of requests that name none.
     pub default_level: usize,
-    /// Time from arrival to the end of the session call that requests are admitted for. What is predicted to take
-    /// longer is refused. `None`: whatever there is room for is admitted.
+    /// Time from arrival to the answer that requests are admitted for. What is predicted to take longer is refused.
+    /// `None`: whatever there is room for is admitted.
     pub objective: Option<Duration>,
 }
 
 impl BatchingPolicy {
+    /// What the front end may take of the objective at the most.
+    pub fn front_end_max(&self) -> Option<Duration> {
+        self.objective.map(|objective| objective.mul_f64(FRONT_END_MAX))
+    }
+
     /// Whether somebody chose the sizes of batches or how long they wait for company.
     pub fn sizes_chosen(&self) -> bool {
         !self.preferred_rows.is_empty() || !self.delay_max.is_zero()

@@ -340,6 +340,13 @@ impl Scheduler {
         }
     }
 
+    /// For whoever was to run what waits and does not: instances take it up.
+    pub fn leave_to_instances(&self) {
+        let mut state = self.shared.lock();
+        state.handed_over = !state.queue.is_empty();
+        self.shared.call_for_help(state);
+    }
+
     /// A request took so long besides its wait and its call; see [`Costs::front_end`].
     pub fn observe_front_end(&self, took: Duration) {
         self.shared.costs.observe_front_end(took);

@@ -207,6 +207,22 @@ fn what_instances_must_run_is_not_run_on_the_spot() {
 }
 
 #[test]
+fn what_whoever_was_to_run_it_leaves_behind_does_not_stay() {
+    let held = held(10);
+    held.let_go.send(()).unwrap();
+    held.is_quick();
+    let (gone, answer) = job(&[1.0], Limits::default());
+    assert!(held.scheduler.submit(gone, true).unwrap().on_the_spot);
+    drop(answer);
+    let (left, left_answer) = job(&[2.0], Limits::default());
+    assert!(held.scheduler.submit(left, true).unwrap().on_the_spot);
+    held.scheduler.leave_to_instances();
+    assert_eq!(values(left_answer), [2.0]);
+    assert_eq!(held.scheduler.depth(), 0);
+    assert_eq!(*held.calls.0.lock().unwrap(), [(1, 1, true)]);
+}
+
+#[test]
 fn instances_see_to_all_that_waits_once_they_are_called() {
     let held = held(10);
     held.let_go.send(()).unwrap();

@@ -108,7 +108,7 @@ fn in_an_overload_newcomers_are_refused_rather_than_others_given_up() {
     let mut queue = six_wait();
     push(&mut queue, &["g"], later(1500));
     let mut queue = six_wait();
-    queue.spare = 0.0;
+    queue.spare = vec![0.0];
     assert!(queue.push(item("g"), 0, None, later(1500)).is_err());
     // A hundred requests that are not refused make up for one that is.
     queue.running.ended();
@@ -117,7 +117,21 @@ fn in_an_overload_newcomers_are_refused_rather_than_others_given_up() {
         queue.take(later(1500), &mut vec![]);
         queue.ended();
     }
-    assert!(queue.spare >= 0.99, "{}", queue.spare);
+    assert!(queue.spare[0] >= 0.99, "{}", queue.spare[0]);
+}
+
+#[test]
+fn limits_of_their_own_and_other_levels_are_no_overload() {
+    let now = Instant::now();
+    let levels = BatchingPolicy { levels: vec![level(10), level(10)], ..policy(8) };
+    let mut queue = promising(10 * MS, levels, 1);
+    push(&mut queue, &["a"], now);
+    let hasty = Item { deadline: Some(now + MS), ..item("hasty") };
+    assert!(queue.push(hasty, 1, None, now).is_err());
+    assert_eq!(queue.spare, [SPARE_MAX, SPARE_MAX]);
+    while queue.push(item("low"), 2, None, now).is_ok() {}
+    assert_eq!(queue.spare[0], SPARE_MAX);
+    assert!(queue.spare[1] < SPARE_MAX);
 }
 
 #[test]
