@@ -3,7 +3,7 @@
 //! Always: telling a fact never blocks and never fails; the data plane does not know who listens.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -96,6 +96,7 @@ impl From<ErrorKind> for Outcome {
 #[derive(Debug)]
 pub struct InferEvent<'a> {
     pub outcome: Outcome,
+    pub ended: Instant,
     pub timings: Timings,
     pub routing: &'a Routing,
     /// Rows asked for; 1 for a model that is not batched.

@@ -70,18 +70,47 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Collects the totals of one version.
+/// Tells the time of day without asking for it: by that at which it was made.
+struct Clock {
+    made: Instant,
+    /// Milliseconds since 1970.
+    made_ms: u64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { made: Instant::now(), made_ms: milliseconds(since_1970) }
+    }
+}
+
+impl Clock {
+    /// Milliseconds since 1970.
+    fn at(&self, moment: Instant) -> u64 {
+        self.made_ms.saturating_add(milliseconds(moment.saturating_duration_since(self.made)))
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Collects the totals of one version. What is counted equally often is counted once.
 #[derive(Default)]
 pub struct Statistics {
+    clock: Clock,
     last_inference_ms: AtomicU64,
     inference_count: AtomicU64,
     execution_count: AtomicU64,
     success: Cell,
     fail: Cell,
-    queue: Cell,
-    compute_input: Cell,
-    compute_infer: Cell,
-    compute_output: Cell,
+    /// Of those that succeeded.
+    queue_ns: AtomicU64,
+    /// Requests that succeeded by a session call.
+    computed: AtomicU64,
+    compute_input_ns: AtomicU64,
+    compute_infer_ns: AtomicU64,
+    compute_output_ns: AtomicU64,
     cache_hit: Cell,
     cache_miss: Cell,
     batches: Mutex<BTreeMap<usize, BatchTotals>>,
@@ -99,19 +128,19 @@ impl Statistics {
             self.fail.add(timings.total);
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.last_inference_ms.store(now_ms, Ordering::Relaxed);
+        self.last_inference_ms.store(self.clock.at(event.ended), Ordering::Relaxed);
         self.success.add(timings.total);
-        self.queue.add(timings.queue);
+        let add = |total: &AtomicU64, time| total.fetch_add(nanoseconds(time), Ordering::Relaxed);
+        add(&self.queue_ns, timings.queue);
         // As in Triton, a hit counts as a success that waited for nothing, and as no inference.
         if event.lookup.is_some_and(|lookup| lookup.hit) {
             return;
         }
         self.inference_count.fetch_add(event.rows as u64, Ordering::Relaxed);
-        self.compute_input.add(timings.assembly);
-        self.compute_infer.add(timings.session);
-        self.compute_output.add(timings.split + timings.encode);
+        self.computed.fetch_add(1, Ordering::Relaxed);
+        add(&self.compute_input_ns, timings.assembly);
+        add(&self.compute_infer_ns, timings.session);
+        add(&self.compute_output_ns, timings.split + timings.encode);
     }
 
     pub fn batch(&self, event: &BatchEvent) {
@@ -129,16 +158,19 @@ impl Statistics {
     }
 
     pub fn totals(&self) -> Totals {
+        let success = self.success.total();
+        let computed = self.computed.load(Ordering::Relaxed);
+        let total = |count, ns: &AtomicU64| Total { count, ns: ns.load(Ordering::Relaxed) };
         Totals {
             last_inference_ms: self.last_inference_ms.load(Ordering::Relaxed),
             inference_count: self.inference_count.load(Ordering::Relaxed),
             execution_count: self.execution_count.load(Ordering::Relaxed),
-            success: self.success.total(),
+            success,
             fail: self.fail.total(),
-            queue: self.queue.total(),
-            compute_input: self.compute_input.total(),
-            compute_infer: self.compute_infer.total(),
-            compute_output: self.compute_output.total(),
+            queue: total(success.count, &self.queue_ns),
+            compute_input: total(computed, &self.compute_input_ns),
+            compute_infer: total(computed, &self.compute_infer_ns),
+            compute_output: total(computed, &self.compute_output_ns),
             cache_hit: self.cache_hit.total(),
             cache_miss: self.cache_miss.total(),
             batches: self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tally::WORST_MAX;
 use super::*;
@@ -50,6 +50,7 @@ fn answered(sink: &dyn ServableSink, outcome: Outcome, classes: &[&str]) {
     let routing = Routing { reason: RouteReason::Latest, revision: 0, unit: None, experiment: None };
     sink.infer(&InferEvent {
         outcome,
+        ended: Instant::now(),
         timings,
         routing: &routing,
         rows: classes.len(),

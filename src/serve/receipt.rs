@@ -97,16 +97,18 @@ impl Receipt {
 
     fn close(&mut self, outcome: Outcome) {
         self.closed = true;
-        self.timings.total = self.arrived.elapsed();
+        let ended = Instant::now();
+        self.timings.total = ended - self.arrived;
         match &self.routed {
             None => self.sink.stray(outcome),
             Some((servable, routing)) => {
                 if let Some(queued) = self.promised.filter(|_| outcome == Outcome::Ok) {
-                    servable.answered(queued.elapsed(), &self.timings);
+                    servable.answered(ended - queued, &self.timings);
                 }
                 let predicted = if outcome == Outcome::Ok { self.predicted.as_slice() } else { &[] };
                 let event = InferEvent {
                     outcome,
+                    ended,
                     timings: self.timings,
                     routing,
                     rows: self.rows,

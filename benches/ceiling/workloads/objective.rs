@@ -75,14 +75,14 @@ pub fn measure(options: &Options, table: &mut Table) {
 
 /// What was kept of the highest rate, each round beside a stretch at that rate.
 fn overload(table: &mut Table, what: &str, rows: &[(Row, Row)]) {
-    let good = |row: &Row| row.on_time.unwrap_or(0.0) * row.rate.unwrap_or(0.0);
+    // A bursty stretch has more requests than its rate says, or fewer.
+    let on_time = |row: &Row| row.on_time.unwrap_or(0.0) * (row.answered + row.errors) as f64;
+    let good = |row: &Row| on_time(row) / row.seconds;
     let goodput = rows.iter().map(|(at, beyond)| good(beyond) / good(at));
     let name = |figure: &str| format!("{what}{figure}");
     table.add("objective", name("goodput kept"), goodput.collect(), Target::AtLeast(0.9));
-    let late = rows.iter().map(|(_, beyond)| {
-        let on_time = good(beyond) * beyond.seconds;
-        (1.0 - on_time / beyond.answered as f64).max(0.0) * 100.0
-    });
+    let late =
+        rows.iter().map(|(_, beyond)| (1.0 - on_time(beyond) / beyond.answered as f64).max(0.0) * 100.0);
     table.add("objective", name("admitted and late, %"), late.collect(), Target::AtMost(1.0));
     let refused =
         rows.iter().filter_map(|(_, beyond)| Some(beyond.refusal_us?.p99 / 1e3)).collect::<Vec<_>>();

@@ -27,9 +27,25 @@ pub async fn run(worker: Rc<Worker>, concurrency: usize) {
             }
         });
     }
-    let all = async { while tasks.join_next().await.is_some() {} };
-    tokio::pin!(all);
-    // None of them ends before the load does.
-    worker.until_stopped(&mut all).await;
-    let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
+    // They may see that the load has stopped before this does.
+    worker.until_stopped(all_of(&mut tasks)).await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, all_of(&mut tasks)).await;
+}
+
+/// Waits until every task has ended; may be begun anew.
+async fn all_of(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_for_tasks_may_begin_anew_after_the_last_has_ended() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        all_of(&mut tasks).await;
+        all_of(&mut tasks).await;
+    }
 }

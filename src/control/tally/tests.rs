@@ -1,5 +1,7 @@
 //! What counts and what does not, by requests written down.
 
+use std::time::Instant;
+
 use std::sync::Arc;
 
 use super::*;
@@ -61,7 +63,9 @@ fn hear(step: &StepTally, heard: Heard) {
     };
     let timings = Timings { total: Duration::from_millis(total_ms), ..Timings::default() };
     let routing = Routing { reason, revision, unit, experiment: None };
-    let event = InferEvent { outcome, timings, routing: &routing, rows: 1, lookup: None, predicted: &[] };
+    let ended = Instant::now();
+    let event =
+        InferEvent { outcome, ended, timings, routing: &routing, rows: 1, lookup: None, predicted: &[] };
     step.infer(version(number), &Reader::new(&profile), &event);
 }
 
