@@ -17,8 +17,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -124,7 +124,9 @@ pub struct Outcomes {
     path: PathBuf,
     dropped: Arc<AtomicU64>,
     /// `None` once it is closed.
-    messages: Option<SyncSender<Message>>,
+    messages: Option<Sender<Message>>,
+    /// Messages on their way. The channel is without bounds because one with bounds takes memory for all of them at once.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -138,23 +140,26 @@ impl Outcomes {
         let path = dir.join(file::DATABASE);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer::new(&path, config, dropped.clone())?;
-        let (messages, waiting) = sync_channel(WAITING_MAX);
+        let (messages, arriving) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let arrived = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("weir-outcomes".to_owned())
             .spawn(move || {
                 // Nobody who predicts waits for it.
                 Urgency::Loading.take();
-                writer.run(&waiting);
+                writer.run(&arriving, &arrived);
             })
             .map_err(|error| fault(error.to_string()))?;
-        Ok(Self { path, dropped, messages: Some(messages), thread: Some(thread) })
+        Ok(Self { path, dropped, messages: Some(messages), waiting, thread: Some(thread) })
     }
 
     /// Notes who answered a request, within a fifth of a second. Never waits: what finds no place is dropped and
     /// counted, and so is a request id that is empty or too long.
     pub fn served(&self, assignment: Assignment) {
         let fits = request_id_fits(&assignment.request_id).is_ok();
-        if !fits || self.messages().try_send(Message::Served(assignment)).is_err() {
+        let room = self.waiting.load(Ordering::Relaxed) < WAITING_MAX;
+        if !fits || !room || self.send(Message::Served(assignment)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -176,7 +181,7 @@ impl Outcomes {
         let (answer, answered) = sync_channel(1);
         let (model, request_id) = (model.to_owned(), request_id.to_owned());
         let told = Message::Told(Box::new(writer::Told { model, request_id, outcome, answer }));
-        self.messages().send(told).map_err(|_| OutcomesError::Closed)?;
+        self.send(told)?;
         answered.recv().map_err(|_| OutcomesError::Closed)?
     }
 
@@ -189,9 +194,8 @@ impl Outcomes {
     pub fn tally(&self, model: &str, experiment: &str) -> Result<Vec<ArmTally>, OutcomesError> {
         let tally = tally::tally(&self.path, model, experiment);
         if let Err(OutcomesError::Malformed(_)) = &tally {
-            // With no place to ask in, the next tally asks again.
-            let (Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
-                self.messages().try_send(Message::Suspect);
+            // Where nobody takes it any more, nothing is left to be mended.
+            let _ = self.send(Message::Suspect);
         }
         tally
     }
@@ -199,7 +203,7 @@ impl Outcomes {
     /// Waits until all that was told before is written, or counted as dropped.
     pub fn flush(&self) -> Result<(), OutcomesError> {
         let (answer, answered) = sync_channel(1);
-        self.messages().send(Message::Flush(answer)).map_err(|_| OutcomesError::Closed)?;
+        self.send(Message::Flush(answer))?;
         answered.recv().map_err(|_| OutcomesError::Closed)
     }
 
@@ -208,8 +212,10 @@ impl Outcomes {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn messages(&self) -> &SyncSender<Message> {
-        self.messages.as_ref().expect("the channel is open until the outcomes are dropped")
+    fn send(&self, message: Message) -> Result<(), OutcomesError> {
+        let messages = self.messages.as_ref().expect("the channel is open until the outcomes are dropped");
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        messages.send(message).map_err(|_| OutcomesError::Closed)
     }
 }
 

@@ -326,7 +326,7 @@ fn a_file_that_is_sound_is_kept_whoever_suspects_it() {
     let dir = tempfile::tempdir().unwrap();
     let outcomes = open(dir.path());
     outcomes.served(assignment("a", 1, None));
-    outcomes.messages().send(Message::Suspect).unwrap();
+    outcomes.send(Message::Suspect).unwrap();
     assert_eq!(tally_of(&outcomes)[0].requests, 1);
     assert!(!dir.path().join("outcomes.sqlite.damaged").exists());
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -72,12 +72,13 @@ impl Writer {
         })
     }
 
-    /// Writes what arrives until everyone who could tell more is gone.
-    pub fn run(mut self, messages: &Receiver<Message>) {
+    /// Writes what arrives until everyone who could tell more is gone; what has arrived is taken off `waiting`.
+    pub fn run(mut self, messages: &Receiver<Message>, waiting: &AtomicUsize) {
         loop {
             match messages.recv_timeout(IDLE) {
                 Ok(first) => {
                     let batch = gather(messages, first);
+                    waiting.fetch_sub(batch.len(), Ordering::Relaxed);
                     self.take(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
