@@ -65,11 +65,14 @@ pub fn on_server_core<T>(options: &Options, start: impl FnOnce() -> T) -> T {
     started
 }
 
-/// Lets this thread, and what it starts from now on, run on any core.
-pub fn unpin() {
+/// Lets this thread, and what it starts from now on with these options, run on any core.
+pub fn unpinned(options: &Options) -> Options {
     let mut cores = CpuSet::new();
     (0..CpuSet::MAX_CPU).for_each(|core| cores.set(core));
     sched_setaffinity(None, &cores).expect("some of these cores are there");
+    let mut options = options.clone();
+    options.pinned = false;
+    options
 }
 
 /// Pins this thread, and what it starts from now on.

@@ -51,11 +51,6 @@ impl Options {
         options
     }
 
-    /// The same with the server and the generator on any core.
-    pub fn unpinned(&self) -> Self {
-        Self { pinned: false, ..self.clone() }
-    }
-
     pub fn chosen(&self, name: &str) -> bool {
         let named = self.workloads.iter().any(|workload| workload == name);
         named || (self.workloads.is_empty() && (name != "heavy" || self.model.is_some()))

@@ -184,12 +184,13 @@ impl Costs {
         self.weigh(&times);
     }
 
-    /// A request took so long from its arrival to its answer, less its wait and its call.
-    pub fn observe_front_end(&self, took: Duration) {
+    /// A request took so long from its arrival to its answer, less its wait and its call. No more than `most` is ever
+    /// allowed for.
+    pub fn observe_front_end(&self, took: Duration, most: Duration) {
         let (known, took) = (self.front_end.get().max(FRONT_END_MIN), took.as_secs_f64());
         // Rises and falls are even where one request in a hundred takes longer: then it is that quantile.
         let factor = if took > known { 1.0 + RISE * (1.0 - LONGER) } else { 1.0 - RISE * LONGER };
-        self.front_end.set((known * factor).max(FRONT_END_MIN));
+        self.front_end.set((known * factor).max(FRONT_END_MIN).min(most.as_secs_f64()));
     }
 
     /// What a request takes besides its wait and its call, 99 times in a hundred: being read, and answered after
@@ -419,7 +420,7 @@ mod tests {
         for request in 0..30_000 {
             let took = MS.mul_f64(random.f64());
             longer += u32::from(request >= 10_000 && took > costs.front_end());
-            costs.observe_front_end(took);
+            costs.observe_front_end(took, Duration::MAX);
         }
         assert!((100..400).contains(&longer), "{longer} of 20,000");
     }

@@ -23,12 +23,35 @@ struct Durations {
     compute_output: Total,
 }
 
+/// Session calls of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Batch {
+    batch_size: u64,
+    compute_infer: Total,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct Item {
     inference_count: u64,
     execution_count: u64,
     inference_stats: Durations,
+    batch_stats: Vec<Batch>,
+}
+
+impl Item {
+    /// Session calls, and the rows in them. Totals of requests do not tell: a request counts after the call that it was in,
+    /// which may be in another window. They have to do where a server does not tell its calls by size.
+    fn calls_and_rows(&self) -> (u64, u64) {
+        match self.batch_stats.is_empty() {
+            true => (self.execution_count, self.inference_count),
+            false => self.batch_stats.iter().fold((0, 0), |(calls, rows), batch| {
+                let count = batch.compute_infer.count;
+                (calls + count, rows + count * batch.batch_size)
+            }),
+        }
+    }
 }
 
 /// The counts of a model since its server started, one item for each version.
@@ -42,6 +65,10 @@ impl From<&pb::ModelStatisticsResponse> for Statistics {
         let total = |total: Option<pb::StatisticDuration>| {
             total.map_or_else(Total::default, |total| Total { count: total.count, ns: total.ns })
         };
+        let batch = |batch: &pb::InferBatchStatistics| Batch {
+            batch_size: batch.batch_size,
+            compute_infer: total(batch.compute_infer),
+        };
         let item = |stats: &pb::ModelStatistics| {
             let durations = stats.inference_stats.unwrap_or_default();
             Item {
@@ -53,6 +80,7 @@ impl From<&pb::ModelStatisticsResponse> for Statistics {
                     compute_infer: total(durations.compute_infer),
                     compute_output: total(durations.compute_output),
                 },
+                batch_stats: stats.batch_stats.iter().map(batch).collect(),
             }
         };
         Self { model_stats: response.model_stats.iter().map(item).collect() }
@@ -71,13 +99,13 @@ impl Statistics {
             let nanos = grown(&|item| read(&item.inference_stats).ns)?;
             (count > 0).then(|| nanos as f64 / count as f64 / 1e3)
         };
-        let executions = grown(&|item| item.execution_count).filter(|count| *count > 0)?;
+        let calls = grown(&|item| item.calls_and_rows().0).filter(|count| *count > 0)?;
         Some(ServerSide {
             queue_us: micros(&|durations| durations.queue)?,
             assembly_us: micros(&|durations| durations.compute_input)?,
             session_us: micros(&|durations| durations.compute_infer)?,
             split_us: micros(&|durations| durations.compute_output)?,
-            batch_size: grown(&|item| item.inference_count)? as f64 / executions as f64,
+            batch_size: grown(&|item| item.calls_and_rows().1)? as f64 / calls as f64,
         })
     }
 }
@@ -108,6 +136,22 @@ mod tests {
         assert_eq!((side.session_us, side.batch_size), (4.0, 4.0));
         let grown = statistics(&[(10, 10, 1_000_000), (5, 5, 0), (20, 10, 20_000)]);
         assert_eq!(grown.since(&before).unwrap().queue_us, 1.0);
+    }
+
+    #[test]
+    fn rows_count_with_their_calls() {
+        // The last call of four is over, the requests in it are not.
+        let told = |rows: u64, calls: u64| {
+            let text = format!(
+                r#"{{"model_stats":[{{"inference_count":{rows},"execution_count":{calls},"inference_stats":{{
+                "queue":{{"count":{rows}}},"compute_input":{{"count":{rows}}},"compute_infer":{{"count":{rows}}},
+                "compute_output":{{"count":{rows}}}}},"batch_stats":[
+                {{"batch_size":1,"compute_infer":{{"count":2}}}},{{"batch_size":4,"compute_infer":{{"count":{}}}}}]}}]}}"#,
+                calls - 2
+            );
+            serde_json::from_str::<Statistics>(&text).unwrap()
+        };
+        assert_eq!(told(3, 4).since(&told(2, 2)).unwrap().batch_size, 4.0);
     }
 
     #[test]

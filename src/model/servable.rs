@@ -185,12 +185,12 @@ impl Servable {
         self.batching.objective.is_some()
     }
 
-    /// A request was answered so long after it came to the queue's door. What of that is not its wait and its call has to
-    /// be allowed for where answers are promised in time.
+    /// A request was answered so long after it came to the queue's door. What of that is not its wait and its call has
+    /// to be allowed for where answers are promised in time.
     pub fn answered(&self, after: Duration, timings: &Timings) {
         let scheduled = timings.queue + timings.assembly + timings.session + timings.split;
         if let Some(most) = self.batching.front_end_max() {
-            self.scheduler.observe_front_end(after.saturating_sub(scheduled).min(most));
+            self.scheduler.observe_front_end(after.saturating_sub(scheduled), most);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use weir::bench::{Load, ON_TIME, Process, Protocol, Row, Schedule};
 
-use crate::children::unpin;
+use crate::children::unpinned;
 use crate::contest::{Server, floats};
 use crate::models::{self, WIDER};
 use crate::optimum::{can_serve, highest};
@@ -28,8 +28,7 @@ const REQUESTS: usize = 10_000;
 const RESOLUTION: f64 = 0.01;
 
 pub fn measure(options: &Options, table: &mut Table) {
-    let options = &options.unpinned();
-    unpin();
+    let options = &unpinned(options);
     let model = models::single_instance_model();
     let mut bare = Bare::start(options, &model.file);
     let sizes = (0..8).map(|doubling| bare.call_ms(1 << doubling, options.time / 4));

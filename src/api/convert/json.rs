@@ -81,14 +81,6 @@ struct Body<'a, I> {
     outputs: Option<Vec<Output<'a>>>,
 }
 
-impl<'a, I> Body<'a, I> {
-    fn map<J>(self, change: impl FnMut(I) -> J) -> Body<'a, J> {
-        let Self { id, parameters, inputs, outputs } = self;
-        let inputs = inputs.map(|inputs| inputs.into_iter().map(change).collect());
-        Body { id, parameters, inputs, outputs }
-    }
-}
-
 #[derive(Deserialize)]
 struct Input<'a> {
     #[serde(borrow)]
@@ -120,6 +112,12 @@ impl<'a> From<Option<&'a RawValue>> for Data<'a> {
 /// An input whose numbers are packed as they are read, if its datatype and shape stand before them, as every client
 /// writes it: they are looked at once instead of twice. What is wrong with it is told by reading it as [`Input`].
 struct PackedInput<'a>(Input<'a>);
+
+impl<'a> From<PackedInput<'a>> for Input<'a> {
+    fn from(packed: PackedInput<'a>) -> Self {
+        packed.0
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
@@ -215,20 +213,26 @@ pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, Se
     let text = std::str::from_utf8(&body[..json_length])
         .map_err(|_| ServeError::invalid("failed to parse the request JSON: it is not UTF-8"))?;
     if let Ok(body) = serde_json::from_str::<Body<'_, PackedInput<'_>>>(text) {
-        return read(model, body.map(|input| input.0), binary);
+        return read(model, body, binary);
     }
     let failed = |e: serde_json::Error| ServeError::invalid(format!("failed to parse the request JSON: {e}"));
     match serde_json::from_str::<Body<'_, Input<'_>>>(text) {
         Ok(parsed) => read(model, parsed, binary),
         // Python writes NaN and Infinity, which JSON does not have. That is rare, so only a failure looks for it.
         Err(error) => match quote_nonfinite(text) {
-            Some(quoted) => read(model, serde_json::from_str(&quoted).map_err(failed)?, binary),
+            Some(quoted) => {
+                read(model, serde_json::from_str::<Body<'_, Input<'_>>>(&quoted).map_err(failed)?, binary)
+            }
             None => Err(failed(error)),
         },
     }
 }
 
-fn read(model: &str, body: Body<'_, Input<'_>>, mut binary: Bytes) -> Result<Parsed, ServeError> {
+fn read<'a, I: Into<Input<'a>>>(
+    model: &str,
+    body: Body<'_, I>,
+    mut binary: Bytes,
+) -> Result<Parsed, ServeError> {
     let mut parameters = RequestParameters::default();
     for (key, value) in present(&body.parameters) {
         parameters.set(key, &parameter(key, value)?)?;
@@ -236,7 +240,7 @@ fn read(model: &str, body: Body<'_, Input<'_>>, mut binary: Bytes) -> Result<Par
     let inputs = body.inputs.ok_or_else(|| ServeError::invalid("the request has no \"inputs\""))?;
     let inputs = inputs
         .into_iter()
-        .map(|input| read_input(model, input, &mut binary))
+        .map(|input| read_input(model, input.into(), &mut binary))
         .collect::<Result<Vec<_>, _>>()?;
     if !binary.is_empty() {
         return Err(ServeError::invalid(format!(

@@ -2,9 +2,8 @@
 //!
 //! Directly on h2: hyper's server above it takes a twentieth of the processor time of a small prediction
 //! (benches/RESULTS.md).
-//! Always: each call is a task of its own, which ends when its client resets it or is gone; one that panics takes no other
-//! with it. The next part of an answer is
-//! taken from its body when the client has made room.
+//! Always: each call is a task of its own, which ends when its client resets it or is gone; one that panics takes no
+//! other with it. The next part of an answer is taken from its body when the client has made room.
 //! Not here: what is answered.
 
 use std::future::poll_fn;

@@ -27,8 +27,8 @@ use super::cost::{Costs, Size, Table};
 /// interrupted for what comes after it.
 const CHUNK: f64 = 0.05;
 
-/// One refusal in so many requests is no overload yet: until then requests that were admitted and have waited may be given
-/// up for others; after that newcomers are refused at once.
+/// One refusal in so many requests is no overload yet: until then requests that were admitted and have waited may be
+/// given up for others; after that newcomers are refused at once.
 const SPARED_IN: f64 = 100.0;
 
 /// Requests at the most that may be given up for others at once.
@@ -210,7 +210,7 @@ impl<T: Waiting> Queue<T> {
         now: Instant,
     ) -> Result<Option<Due>, Refusal> {
         let Some(objective) = self.policy.objective else { return Ok(None) };
-        let front_end = self.costs.front_end().min(self.policy.front_end_max().unwrap_or_default());
+        let front_end = self.costs.front_end();
         let answered_by = item.deadline().map(|deadline| deadline.checked_sub(front_end).unwrap_or(now));
         let limit = [answered_by, rejected_at].into_iter().flatten().min();
         let by_objective = now + objective - front_end;

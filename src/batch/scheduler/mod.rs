@@ -220,6 +220,12 @@ impl Shared {
         }
     }
 
+    /// Instances take up all that waits.
+    fn hand_over(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        state.handed_over = !state.queue.is_empty();
+        self.call_for_help(state);
+    }
+
     /// Sees to it that what is handed over is taken up: by an idle instance, or by one that is not started yet.
     fn call_for_help(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.running >= state.instances {
@@ -327,8 +333,7 @@ impl Scheduler {
         while !picked.load(Ordering::Relaxed) {
             let mut state = self.shared.lock();
             if state.running >= state.instances || state.handed_over {
-                state.handed_over = !state.queue.is_empty();
-                return self.shared.call_for_help(state);
+                return self.shared.hand_over(state);
             }
             let taken = state.take(&mut dropped);
             self.shared.depth.store(state.queue.len(), Ordering::Relaxed);
@@ -342,14 +347,12 @@ impl Scheduler {
 
     /// For whoever was to run what waits and does not: instances take it up.
     pub fn leave_to_instances(&self) {
-        let mut state = self.shared.lock();
-        state.handed_over = !state.queue.is_empty();
-        self.shared.call_for_help(state);
+        self.shared.hand_over(self.shared.lock());
     }
 
-    /// A request took so long besides its wait and its call; see [`Costs::front_end`].
-    pub fn observe_front_end(&self, took: Duration) {
-        self.shared.costs.observe_front_end(took);
+    /// A request took so long besides its wait and its call; see [`Costs::observe_front_end`].
+    pub fn observe_front_end(&self, took: Duration, most: Duration) {
+        self.shared.costs.observe_front_end(took, most);
     }
 
     /// Jobs that wait.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tokio::task::JoinSet;
 
-use super::{LAST_ANSWERS, Worker};
+use super::{LAST_ANSWERS, Worker, all_of};
 use crate::bench::plan::Protocol;
 
 /// Keeps this thread's share of `concurrency` requests under way until the load stops.
@@ -30,22 +30,4 @@ pub async fn run(worker: Rc<Worker>, concurrency: usize) {
     // They may see that the load has stopped before this does.
     worker.until_stopped(all_of(&mut tasks)).await;
     let _ = tokio::time::timeout(LAST_ANSWERS, all_of(&mut tasks)).await;
-}
-
-/// Waits until every task has ended; may be begun anew.
-async fn all_of(tasks: &mut JoinSet<()>) {
-    while tasks.join_next().await.is_some() {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn waiting_for_tasks_may_begin_anew_after_the_last_has_ended() {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async {});
-        all_of(&mut tasks).await;
-        all_of(&mut tasks).await;
-    }
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::BenchError;
 use super::encode::Calls;
@@ -108,6 +108,11 @@ impl Drop for Driver {
             let _ = worker.join();
         }
     }
+}
+
+/// Waits until every task has ended; may be begun anew.
+async fn all_of(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
 }
 
 fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
@@ -226,6 +231,14 @@ struct Due {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn waiting_for_tasks_may_begin_anew_after_the_last_has_ended() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        all_of(&mut tasks).await;
+        all_of(&mut tasks).await;
+    }
 
     #[test]
     fn shares_add_up_to_the_whole() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::{Due, LAST_ANSWERS, Worker, lock};
+use super::{Due, LAST_ANSWERS, Worker, all_of, lock};
 use crate::bench::alarm::Alarm;
 use crate::bench::arrivals::{Process, Schedule};
 use crate::bench::plan::Protocol;
@@ -63,7 +63,7 @@ pub async fn run(worker: Rc<Worker>, rate: f64, process: Process) {
     worker.until_stopped(dispatching).await;
     queue.due.borrow_mut().clear();
     queue.filled.notify_waiters();
-    let _ = tokio::time::timeout(LAST_ANSWERS, async { while tasks.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, all_of(&mut tasks)).await;
 }
 
 impl Queue {

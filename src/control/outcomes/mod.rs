@@ -125,7 +125,7 @@ pub struct Outcomes {
     dropped: Arc<AtomicU64>,
     /// `None` once it is closed.
     messages: Option<Sender<Message>>,
-    /// Messages on their way. The channel is without bounds because one with bounds takes memory for all of them at once.
+    /// Messages on their way. The channel has no bounds, because one that has takes memory for all of them at once.
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }

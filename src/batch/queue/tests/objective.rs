@@ -142,9 +142,9 @@ fn the_front_end_has_its_part_of_the_objective() {
     assert_eq!(names(queue.take(now, &mut vec![])), ["a"]);
     push(&mut queue, &["b", "c"], now);
     // Done after 7.7 ms, and then it has to be answered.
-    (0..100).for_each(|_| queue.costs.observe_front_end(MS / 2));
+    (0..100).for_each(|_| queue.costs.observe_front_end(MS / 2, MS));
     assert!(queue.push(item("d"), 0, None, now).is_err());
-    (0..2000).for_each(|_| queue.costs.observe_front_end(MS / 100));
+    (0..2000).for_each(|_| queue.costs.observe_front_end(MS / 100, MS));
     push(&mut queue, &["d"], now);
 }
 
