@@ -112,8 +112,8 @@ pub fn obey(arguments: &[String]) {
     let [file, threads, length] = arguments else { panic!("a session needs a file, threads and a length") };
     let length = length.parse().expect("a number");
     let file = Path::new(file);
-    let artefact =
-        Artefact { file: file.to_owned(), folder: file.parent().expect("files have one").to_owned() };
+    let folder = file.parent().expect("files have one").to_owned();
+    let artefact = Artefact { root: folder.clone(), file: file.to_owned(), folder };
     let intra_op_threads = threads.parse().expect("a number");
     let session_options = SessionOptions { intra_op_threads, ..SessionOptions::default() };
     let loader = OnnxLoader::new(Runtime::open().expect("the library is there"));

@@ -8,10 +8,10 @@ pub mod fake;
 mod folder;
 pub mod onnx;
 
-pub use folder::{Outside, inside};
+pub use folder::{Folder, Opened, Outside, open};
 pub use onnx::release_memory;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,13 +19,28 @@ use smallvec::SmallVec;
 
 use crate::tensor::{DataType, Shape, Tensor};
 
-/// The files of one version.
+/// The files of one version. Only `root` may be a link; whoever reads a file goes through [`Artefact::open`].
 #[derive(Debug, Clone)]
 pub struct Artefact {
-    /// The model file itself.
+    /// The models folder: below it no link is followed.
+    pub root: PathBuf,
+    /// The model file itself, below `folder`.
     pub file: PathBuf,
-    /// The folder that external data may not leave.
+    /// The folder that external data may not leave, below `root`.
     pub folder: PathBuf,
+}
+
+impl Artefact {
+    /// The model file. Errors: as [`open`].
+    pub fn open(&self, bytes_max: u64) -> Result<Opened, Outside> {
+        open(&self.root, self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?, bytes_max)
+    }
+
+    /// A file that the model file names, by its path in `folder`. Errors: as [`open`].
+    pub fn open_beside(&self, file: &Path, bytes_max: u64) -> Result<Opened, Outside> {
+        let folder = self.folder.strip_prefix(&self.root).map_err(|_| Outside::Path)?;
+        Folder::new(&self.root, folder).open(file, bytes_max)
+    }
 }
 
 /// Where a session runs.

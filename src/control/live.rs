@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Writing, version_entry};
 use super::open::Foundations;
 use super::retire::Reaper;
 use super::turns::Turns;
-use crate::backend::Loader;
+use crate::backend::{Folder, Loader};
 use crate::batch::Urgency;
 use crate::cache::ResponseCache;
 use crate::error::{ErrorKind, ServeError};
@@ -207,11 +207,12 @@ impl Live {
     pub fn candidate_by(&self, model: &ModelName, explicit: &Explicit) -> Result<Candidate, ServeError> {
         let config = &self.config;
         let folder = match &explicit.upload {
-            Some(upload) => config.uploads.join(upload),
-            None => config.models.join(model.as_str()),
+            Some(upload) => Folder::new(&config.uploads, upload),
+            None => Folder::new(&config.models, model.as_str()),
         };
-        if folder.is_dir() {
-            return Ok(repository::found_at(&folder, model, explicit.config.as_deref(), &config.defaults));
+        // What is not there is no model; a link is one that cannot be served.
+        if std::fs::symlink_metadata(folder.path()).is_ok_and(|found| found.is_dir() || found.is_symlink()) {
+            return Ok(repository::found_at(folder, model, explicit.config.as_deref(), &config.defaults));
         }
         Err(ServeError::new(
             ErrorKind::NotFound,

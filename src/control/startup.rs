@@ -47,6 +47,9 @@ impl Control {
         for name in &scan.misnamed {
             tracing::warn!("the folder '{name}' is passed over: its name cannot be a model's");
         }
+        if scan.left_out > 0 {
+            tracing::error!("{} models are left out: the models folder has too many", scan.left_out);
+        }
         let mut work = Work::default();
         let mut entries: Vec<(ModelName, ModelEntry)> = Vec::new();
         let uploaded =

@@ -237,7 +237,8 @@ mod tests {
              \"dims\": [{columns}]}}], \"output\": [{{\"name\": \"y\", \"data_type\": \"TYPE_FP32\", \"dims\": [-1]}}]}}"
         );
         let config =
-            config::from_json(&text, std::path::Path::new("."), &name, &Defaults::default()).unwrap();
+            config::from_json(&text, &crate::backend::Folder::new(".", ""), &name, &Defaults::default())
+                .unwrap();
         let completed = config::complete(&config, session.graph(), false).unwrap();
         let made_up = run_default(&session, &completed);
         assert_eq!(made_up.failure, None);

@@ -254,6 +254,7 @@ fn shown(config: &ModelConfig, signature: &Signature) -> pb::ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Folder;
     use crate::id::ModelName;
     use crate::model::config::{Defaults, pbtxt, resolve};
     use crate::tensor::DataType;
@@ -276,7 +277,8 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let name = ModelName::parse("m").unwrap();
-        let config = resolve(&pbtxt::parse(text)?, &name, folder.path(), &Defaults::default())?;
+        let config =
+            resolve(&pbtxt::parse(text)?, &name, &Folder::new(folder.path(), ""), &Defaults::default())?;
         complete(&config, &graph, proved)
     }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Device, SessionOptions};
+use crate::backend::{Device, Folder, Outside, SessionOptions};
 use crate::batch::LevelPolicy;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
@@ -142,20 +142,34 @@ pub struct ModelConfig {
 /// Name of the file, in the model's folder.
 pub const FILE_NAME: &str = "config.pbtxt";
 
+/// Name of the model file in a version's folder, where the config names none.
+pub const MODEL_FILE: &str = "model.onnx";
+
 /// Some editors begin a file with it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Bytes of a config, as text or as JSON. Those of large models take some ten thousand.
+const BYTES_MAX: usize = 1 << 20;
 
 /// Reads the config of the model in `folder`; a model without one gets the defaults.
 ///
 /// Errors: what is wrong, with the key's name.
-pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
-    let text = match std::fs::read_to_string(folder.join(FILE_NAME)) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(format!("config.pbtxt cannot be read: {}", e.kind())),
+pub fn read(folder: &Folder, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
+    let text = text(folder)?;
+    resolve(&pbtxt::parse(text.trim_start_matches(BYTE_ORDER_MARK))?, name, folder, defaults)
+}
+
+/// The text of the config in `folder`, empty where there is none. Errors: it is not read; it is not UTF-8.
+pub fn text(folder: &Folder) -> Result<String, String> {
+    let bytes = match folder.open(Path::new(FILE_NAME), BYTES_MAX as u64) {
+        Err(Outside::Missing) => return Ok(String::new()),
+        Err(outside) => return Err(format!("config.pbtxt {outside}")),
+        Ok(opened) => opened.read().map_err(|error| format!("config.pbtxt cannot be read: {error}"))?,
     };
-    let text = text.trim_start_matches(BYTE_ORDER_MARK);
-    resolve(&pbtxt::parse(text)?, name, folder, defaults)
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("config.pbtxt is not UTF-8 text: byte {at} is wrong")
+    })
 }
 
 /// Reads a config that came as JSON, with the names of either the protocol's text or its JSON.
@@ -163,10 +177,13 @@ pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<Mode
 /// Errors: what is wrong, with the key's name.
 pub fn from_json(
     json: &str,
-    folder: &Path,
+    folder: &Folder,
     name: &ModelName,
     defaults: &Defaults,
 ) -> Result<ModelConfig, String> {
+    if json.len() > BYTES_MAX {
+        return Err(format!("the config's JSON is larger than {BYTES_MAX} bytes"));
+    }
     resolve(&pbtxt::parse_json(json)?, name, folder, defaults)
 }
 

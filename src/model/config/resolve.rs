@@ -1,18 +1,19 @@
 //! From the parsed message to valid values: each key honoured, noted as a hint, or refused.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 
 use super::{
-    Defaults, DynamicBatching, InstanceGroup, ModelConfig, TensorConfig, VersionPolicy, WarmupData,
-    WarmupInput, WarmupSample, datatype_of,
+    Defaults, DynamicBatching, InstanceGroup, MODEL_FILE, ModelConfig, TensorConfig, VersionPolicy,
+    WarmupData, WarmupInput, WarmupSample, datatype_of,
     padding::{PADDING_PARAMETERS, padding},
 };
-use crate::backend::{Device, GraphOptimization, Outside, SessionOptions, inside};
+use crate::backend::{Device, Folder, GraphOptimization, SessionOptions};
 use crate::batch::{LevelPolicy, TimeoutAction};
+use crate::error::excerpt;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
 use crate::tensor::ANY;
@@ -67,7 +68,7 @@ const HINTS: &[&str] = &[
 pub fn resolve(
     message: &DynamicMessage,
     name: &ModelName,
-    folder: &Path,
+    folder: &Folder,
     defaults: &Defaults,
 ) -> Result<ModelConfig, String> {
     let mut hints = check_keys(message)?;
@@ -188,13 +189,12 @@ fn input(input: &pb::ModelInput) -> Result<TensorConfig, String> {
         .map(|tensor| TensorConfig { optional: input.optional, ..tensor })
 }
 
-fn output(output: &pb::ModelOutput, folder: &Path) -> Result<TensorConfig, String> {
+fn output(output: &pb::ModelOutput, folder: &Folder) -> Result<TensorConfig, String> {
     let reshape = output.reshape.as_ref().map(|r| r.shape.clone());
     let tensor = tensor("output", &output.name, output.data_type, &output.dims, reshape)?;
     let labels = match output.label_filename.as_str() {
         "" => Arc::default(),
-        file => labels(&named_file(folder, file, "output.label_filename")?)
-            .map_err(|e| format!("config.pbtxt: output.label_filename '{file}' cannot be read: {e}"))?,
+        file => labels(folder, file)?,
     };
     Ok(TensorConfig { labels, ..tensor })
 }
@@ -236,18 +236,25 @@ fn tensor(
     })
 }
 
-/// A file that the config names, which must lie in the model's folder.
-fn named_file(folder: &Path, file: &str, key: &str) -> Result<PathBuf, String> {
-    inside(folder, Path::new(file)).map_err(|outside| match outside {
-        Outside::Path | Outside::Link => {
-            format!("config.pbtxt: {key} '{file}' leaves the model's folder; keep the file inside it")
-        }
-        Outside::Missing => format!("config.pbtxt: {key} '{file}' is not there"),
-    })
+/// All of a file that the config names, which must lie in `folder`.
+fn named_file(folder: &Folder, file: &str, key: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let read = folder.read(Path::new(file), bytes_max);
+    read.map_err(|reason| format!("config.pbtxt: {key} '{}' {reason}", excerpt(file)))
 }
 
-fn labels(path: &Path) -> std::io::Result<Arc<[String]>> {
-    Ok(std::fs::read_to_string(path)?.lines().map(|line| line.trim_end().to_owned()).collect())
+/// Bytes of a file of labels, and its lines: the largest sets of classes have some ten thousand.
+const LABEL_BYTES_MAX: u64 = 16 << 20;
+const LABELS_MAX: usize = 1_000_000;
+
+fn labels(folder: &Folder, file: &str) -> Result<Arc<[String]>, String> {
+    let key = "output.label_filename";
+    let wrong = |reason: String| format!("config.pbtxt: {key} '{}' {reason}", excerpt(file));
+    let text = String::from_utf8(named_file(folder, file, key, LABEL_BYTES_MAX)?)
+        .map_err(|e| wrong(format!("is not UTF-8 text: byte {} is wrong", e.utf8_error().valid_up_to())))?;
+    if text.lines().nth(LABELS_MAX).is_some() {
+        return Err(wrong(format!("has more than {LABELS_MAX} lines")));
+    }
+    Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
 }
 
 fn dynamic_batching(
@@ -429,7 +436,7 @@ fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
 
 fn file_name(source: &pb::ModelConfig) -> Result<String, String> {
     let name = match source.default_model_filename.as_str() {
-        "" => "model.onnx",
+        "" => MODEL_FILE,
         name => name,
     };
     let mut components = Path::new(name).components();
@@ -551,7 +558,10 @@ fn boolean(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-fn warmup(sample: &pb::ModelWarmup, folder: &Path) -> Result<WarmupSample, String> {
+/// Bytes of the data of all warm-up runs, which are kept until the model is loaded.
+const WARMUP_BYTES_MAX: u64 = 64 << 20;
+
+fn warmup(sample: &pb::ModelWarmup, folder: &Folder) -> Result<WarmupSample, String> {
     use pb::model_warmup::input::InputDataType;
     let mut inputs = Vec::new();
     for (name, input) in &sample.inputs {
@@ -566,11 +576,8 @@ fn warmup(sample: &pb::ModelWarmup, folder: &Path) -> Result<WarmupSample, Strin
             None | Some(InputDataType::ZeroData(_)) => WarmupData::Zero,
             Some(InputDataType::RandomData(_)) => WarmupData::Random,
             Some(InputDataType::InputDataFile(file)) => {
-                let path = named_file(&folder.join("warmup"), file, "model_warmup.inputs.input_data_file")?;
-                let bytes = std::fs::read(path).map_err(|e| {
-                    format!("config.pbtxt: model_warmup.inputs.input_data_file '{file}' cannot be read: {e}")
-                })?;
-                WarmupData::File(bytes)
+                let key = "model_warmup.inputs.input_data_file";
+                WarmupData::File(named_file(&folder.join("warmup"), file, key, WARMUP_BYTES_MAX)?)
             }
         };
         inputs.push(WarmupInput { name: name.clone(), datatype, dims: input.dims.clone(), data });
@@ -592,7 +599,8 @@ mod tests {
     fn resolved(text: &str) -> Result<ModelConfig, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("labels.txt"), "cat\ndog\n").unwrap();
-        resolve(&pbtxt::parse(text)?, &ModelName::parse("m").unwrap(), folder.path(), &Defaults::default())
+        let model = Folder::new(folder.path(), "");
+        resolve(&pbtxt::parse(text)?, &ModelName::parse("m").unwrap(), &model, &Defaults::default())
     }
 
     #[test]
