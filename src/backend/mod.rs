@@ -6,9 +6,11 @@
 #[cfg(test)]
 pub mod fake;
 mod folder;
+mod isolation;
 pub mod onnx;
 
 pub use folder::{Folder, Opened, Outside, open};
+pub use isolation::{Isolation, NoIsolation};
 pub use onnx::release_memory;
 
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::backend::{Isolation, NoIsolation};
 use crate::control::Mode;
 use crate::error::excerpt;
 use crate::model::config::{Defaults, OBJECTIVE_RANGE, objective};
@@ -91,6 +92,10 @@ pub struct Settings {
     /// Milliseconds from a request's arrival to the end of its session call, for models whose config does not say; what is predicted to take longer is answered 429 at once; 0 is none [default: 0]
     #[arg(long, env = "WEIR_LATENCY_OBJECTIVE_MS", value_name = "MS")]
     pub latency_objective_ms: Option<u64>,
+
+    /// Process in which models run whose config does not say (auto: this one if a scan of the graph finds nothing that is known to crash or stall ONNX Runtime, else a worker process; process: always a worker, which costs a copy of each request and answer; none: always this one, for models you trust) [default: auto]
+    #[arg(long, env = "WEIR_ISOLATION", value_name = "MODE")]
+    pub isolation: Option<String>,
 
     /// Requests inside the server at once; each holds its inputs in memory; more is answered 429 [default: 8192]
     #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
@@ -218,6 +223,7 @@ impl Settings {
             max_batch_size,
             max_queue_size,
             latency_objective_ms,
+            isolation,
             max_requests_in_flight,
             response_cache_bytes,
             max_message_bytes,
@@ -252,6 +258,7 @@ impl Settings {
             max_batch_size: Some(defaults.max_batch_size),
             max_queue_size: Some(defaults.max_queue_size),
             latency_objective_ms: Some(0),
+            isolation: Some(defaults.isolation.to_string()),
             max_requests_in_flight: Some(8192),
             response_cache_bytes: Some(64 << 20),
             max_message_bytes: Some(256 << 20),
@@ -302,6 +309,7 @@ impl Settings {
                 latency_objective: latency_objective(
                     set.latency_objective_ms.expect("defaults are filled in"),
                 )?,
+                isolation: isolation(text(set.isolation))?,
             },
             requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
             response_cache_bytes: set.response_cache_bytes.expect("defaults are filled in"),
@@ -396,6 +404,12 @@ fn latency_objective(milliseconds: u64) -> Result<Option<Duration>, ConfigError>
     })
 }
 
+fn isolation(value: String) -> Result<Isolation, ConfigError> {
+    let wrong =
+        |e: NoIsolation| ConfigError::Value { key: "isolation", value: value.clone(), reason: e.to_string() };
+    value.parse().map_err(wrong)
+}
+
 /// Checked here, so that a wrong one is told as any other setting is.
 fn log_filter(value: String) -> Result<String, ConfigError> {
     match tracing_subscriber::EnvFilter::try_new(&value) {
@@ -444,6 +458,10 @@ mod tests {
             (
                 Settings { latency_objective_ms: Some(4_000_000), ..Settings::default() },
                 "latency_objective_ms = '4000000' must be milliseconds from 0.1",
+            ),
+            (
+                Settings { isolation: Some("thread".into()), ..Settings::default() },
+                "isolation = 'thread' must be auto, process or none",
             ),
             (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
         ] {

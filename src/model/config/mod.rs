@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Device, Folder, Outside, SessionOptions};
+use crate::backend::{Device, Folder, Isolation, Outside, SessionOptions};
 use crate::batch::LevelPolicy;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
@@ -36,12 +36,20 @@ pub struct Defaults {
     pub instances: usize,
     /// Time from a request's arrival to the end of its session call, where the config does not say. `None`: none.
     pub latency_objective: Option<Duration>,
+    /// Where the sessions of a model live whose config does not say.
+    pub isolation: Isolation,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { max_batch_size: 32, max_queue_size: 1024, instances: cores.min(8), latency_objective: None }
+        Self {
+            max_batch_size: 32,
+            max_queue_size: 1024,
+            instances: cores.min(8),
+            latency_objective: None,
+            isolation: Isolation::default(),
+        }
     }
 }
 
@@ -127,6 +135,8 @@ pub struct ModelConfig {
     /// Whether answers are kept for requests that come again.
     pub response_cache: bool,
     pub version_policy: VersionPolicy,
+    /// Where its sessions live.
+    pub isolation: Isolation,
     pub session: SessionOptions,
     pub warmup: Vec<WarmupSample>,
     /// The model file's name inside a version's folder.

@@ -11,7 +11,7 @@ use super::{
     WarmupData, WarmupInput, WarmupSample, datatype_of,
     padding::{PADDING_PARAMETERS, padding},
 };
-use crate::backend::{Device, Folder, GraphOptimization, SessionOptions};
+use crate::backend::{Device, Folder, GraphOptimization, Isolation, SessionOptions};
 use crate::batch::{LevelPolicy, TimeoutAction};
 use crate::error::excerpt;
 use crate::id::{ModelName, Version};
@@ -96,6 +96,7 @@ pub fn resolve(
         padding: padding(&source)?,
         response_cache: source.response_cache.is_some_and(|cache| cache.enable),
         version_policy: version_policy(&source)?,
+        isolation: isolation(&source, defaults)?,
         session,
         warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
         file_name: file_name(&source)?,
@@ -413,6 +414,15 @@ pub fn objective(milliseconds: f64) -> Option<Option<Duration>> {
     }
 }
 
+/// The parameter that says in which process a model runs.
+const ISOLATION: &str = "isolation";
+
+fn isolation(source: &pb::ModelConfig, defaults: &Defaults) -> Result<Isolation, String> {
+    let Some(parameter) = source.parameters.get(ISOLATION) else { return Ok(defaults.isolation) };
+    let value = parameter.string_value.as_str();
+    value.parse().map_err(|e| format!("config.pbtxt: parameters.{ISOLATION} '{}' {e}", excerpt(value)))
+}
+
 fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
     use pb::model_version_policy::PolicyChoice;
     match source.version_policy.as_ref().and_then(|p| p.policy_choice.as_ref()) {
@@ -482,7 +492,7 @@ fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<
                 options.run_entries.push((key.clone(), value.to_owned()))
             }
             _ if key.starts_with("session.") => options.entries.push((key.clone(), value.to_owned())),
-            _ if CUDA_PARAMETERS.contains(&key.as_str()) || key == LATENCY_OBJECTIVE => {}
+            _ if CUDA_PARAMETERS.contains(&key.as_str()) || key == LATENCY_OBJECTIVE || key == ISOLATION => {}
             _ if PADDING_PARAMETERS.contains(&key.as_str()) => {}
             // People keep notes of their own there.
             _ => hints.push(format!("parameters.{key}")),
