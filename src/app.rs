@@ -91,7 +91,7 @@ impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
-        let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::new(runtime));
+        let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
             http: bind("http", config.http)?,
             grpc: bind("grpc", config.grpc)?,

@@ -33,6 +33,9 @@ pub enum Outside {
     Unreadable(io::ErrorKind),
 }
 
+/// Bytes that are read at a time of a file that is not needed in one piece.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// A regular file that may be read.
 #[derive(Debug)]
 pub struct Opened {
@@ -208,6 +211,24 @@ impl Opened {
             }
         };
         if longer { Err(changed()) } else { self.unchanged() }
+    }
+
+    /// Gives `each` the whole file, piece by piece. Errors: as [`Self::read`], and those of `each`.
+    pub fn read_in_pieces(mut self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut left = self.bytes;
+        loop {
+            let read = match self.file.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if read == 0 {
+                break;
+            }
+            left = left.checked_sub(read as u64).ok_or_else(changed)?;
+            each(&piece[..read])?;
+        }
+        if left > 0 { Err(changed()) } else { self.unchanged() }
     }
 
     /// Errors: the file is not what it was when it was opened.

@@ -1,21 +1,19 @@
-//! From a folder to a servable: read, check against the config, prove, warm up, start.
+//! From a folder to a servable: read, try, check against the config, prove, warm up, start.
 //!
+//! Always: a version is tried with made-up data in a process of its own before it is opened where it is served; one that
+//! ends that process, or takes too much of it, is not served.
 //! Always: everything up to the start may run on a thread of low priority; the start may not, because threads
 //! inherit the priority of the thread that starts them.
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::config::{Completed, ModelConfig, complete, may_batch};
+use super::config::{Completed, ModelConfig, WarmupSample, complete, may_batch};
 use super::padding::padding;
 use super::prove::proves_to_batch;
 use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
-use crate::backend::{Device, Loader, Session};
+use crate::backend::{Device, Isolation, Loader, Session};
 use crate::batch::{Batching, Costs, Padding, Scheduler, Size, Urgency};
 use crate::cache::ResponseCache;
 use crate::event::{EventSink, ServableProfile};
@@ -58,14 +56,28 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         tracing::warn!(model = %id, "config.pbtxt: {hint} has no effect here");
     }
     let artefact = candidate.artefact(request.version, &config.file_name)?;
-    let digest =
-        digest(&artefact.file).map_err(|e| format!("the model file cannot be read: {}", e.kind()))?;
-    let instances = instances(config, |device| {
-        request.loader.load(&artefact, device, &config.session).map_err(|e| e.to_string())
-    })?;
+    let device = &config.instances.first().ok_or("the config asks for no instance")?.device;
+    let model = request.loader.read(&artefact, device, &config.session).map_err(|e| e.to_string())?;
+    let trial = model.trial();
+    let completed = completed(&id, config, &*trial)?;
+    let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &*trial)).transpose();
+    if trial.worker().is_some() {
+        rehearse(&*trial, config, &completed)
+            .map_err(|e| model.passed().err().map_or(e, |e| e.to_string()))?;
+    }
+    // Whatever went wrong before, that its process ended says more.
+    model.passed().map_err(|e| e.to_string())?;
+    let padding = padding?;
+    drop(trial);
+    let session = |device: &Device| {
+        let isolated = isolated(config.isolation, model.hazards()).then(|| model.isolated(device)).flatten();
+        isolated.unwrap_or_else(|| model.here(device)).map_err(|e| e.to_string())
+    };
+    let instances = instances(config, session)?;
     let session = instances.first().ok_or("the config asks for no instance")?;
-    let completed = completed(&id, config, &**session)?;
-    let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &**session)).transpose()?;
+    if session.worker().is_some() && !model.hazards().is_empty() {
+        tracing::info!(model = %id, "it runs in a process of its own: its graph has {}", model.hazards().join(", "));
+    }
     let costs = warm_up(&id, config, &completed, &instances)?;
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
@@ -85,12 +97,21 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         instances,
         costs: Arc::new(costs),
         graph_input_count,
-        digest,
+        digest: model.digest().to_owned(),
     })
 }
 
+/// Whether a model runs in a process of its own.
+fn isolated(isolation: Isolation, hazards: &[String]) -> bool {
+    match isolation {
+        Isolation::Auto => !hazards.is_empty(),
+        Isolation::Process => true,
+        Isolation::None => false,
+    }
+}
+
 impl Loaded {
-    /// sha256 of the model file, in hexadecimal.
+    /// Names its artefact; see [`crate::backend::Model::digest`].
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -173,6 +194,15 @@ fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Re
     Ok(completed)
 }
 
+/// Runs a model on trial with the data that its warm-up will have, and with made-up data that may not suit it.
+fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) -> Result<(), String> {
+    let once = |sample: &WarmupSample| WarmupSample { count: 1, ..sample.clone() };
+    let samples: Vec<WarmupSample> = config.warmup.iter().map(once).collect();
+    warmup::run_samples(trial, completed, &samples)?;
+    warmup::run_largest(trial, completed);
+    Ok(())
+}
+
 /// Warms every session, and learns from them what calls cost.
 fn warm_up(
     id: &ServableId,
@@ -189,10 +219,15 @@ fn warm_up(
         }
         warmed.push(address);
         let mut measured = warmup::run_samples(&**session, completed, &config.warmup)?;
-        if config.warmup.is_empty() {
+        if !config.warmup.is_empty() {
+            costs.note_answer();
+        } else {
             let made_up = warmup::run_default(&**session, completed);
-            if let Some(reason) = made_up.failure {
-                tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
+            match made_up.failure {
+                None => costs.note_answer(),
+                Some(reason) => {
+                    tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
+                }
             }
             measured = made_up.measured;
         }
@@ -213,17 +248,4 @@ fn warm_up(
 fn thread_name(id: &ServableId) -> String {
     let model: String = id.model.as_str().chars().take(10).collect();
     format!("{model}/{}", id.version)
-}
-
-fn digest(file: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(file)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

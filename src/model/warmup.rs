@@ -154,6 +154,15 @@ pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
     MadeUp { measured, failure }
 }
 
+/// Runs made-up data of one row and of as many as there may be. Whether it suits the model is no matter.
+pub fn run_largest(session: &dyn Session, completed: &Completed) {
+    for rows in [1, completed.signature.max_batch_size.max(1)] {
+        if let Ok(Some(inputs)) = made_up(session, completed, rows) {
+            let _ = timed(session, completed, &inputs);
+        }
+    }
+}
+
 fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Measured>) -> Result<(), String> {
     let started = Instant::now();
     let rows_max = completed.signature.max_batch_size.max(1);

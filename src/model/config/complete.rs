@@ -64,6 +64,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             levels: dynamic.levels.clone(),
             default_level: dynamic.default_level,
             objective: config.latency_objective,
+            call_max: config.defaults.session_max,
         },
         None => BatchingPolicy {
             rows_max,
@@ -74,6 +75,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             levels: vec![plain_level(&config.defaults)],
             default_level: 1,
             objective: config.latency_objective,
+            call_max: config.defaults.session_max,
         },
     }
 }

@@ -38,6 +38,8 @@ pub struct Defaults {
     pub latency_objective: Option<Duration>,
     /// Where the sessions of a model live whose config does not say.
     pub isolation: Isolation,
+    /// How long a session call may take; `None`: by what calls of its size take.
+    pub session_max: Option<Duration>,
 }
 
 impl Default for Defaults {
@@ -49,6 +51,7 @@ impl Default for Defaults {
             instances: cores.min(8),
             latency_objective: None,
             isolation: Isolation::default(),
+            session_max: None,
         }
     }
 }
