@@ -206,6 +206,12 @@ pub trait Model: Send + Sync {
     /// What in the graph could harm the process that runs it; empty where nothing is known to.
     fn hazards(&self) -> &[String];
 
+    /// Whether what it computes may grow faster than what it is given, or by more than a few times.
+    fn grows(&self) -> bool;
+
+    /// Bytes of its files.
+    fn bytes(&self) -> u64;
+
     /// What the model is tried with, before anybody is served: a process of its own where the system has the means.
     fn trial(&self) -> Arc<dyn Session>;
 
@@ -257,4 +263,6 @@ pub struct WorkerState {
     pub restarts: u64,
     /// Why it cannot answer now, if it cannot.
     pub down: Option<String>,
+    /// The most memory that it has had in use, in bytes; 0 where that is not known.
+    pub peak_bytes: u64,
 }

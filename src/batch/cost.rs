@@ -4,7 +4,7 @@
 //! fall with the size and at most [`STEEPEST`] for each doubling; what was never measured is extrapolated.
 //! Not here: clocks, and what follows from a prediction (`queue`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -115,8 +115,6 @@ pub struct Costs {
     worth: Real,
     /// See [`Self::front_end`]; seconds.
     front_end: Real,
-    /// See [`Self::has_answered`].
-    answered: AtomicBool,
 }
 
 impl Costs {
@@ -128,7 +126,6 @@ impl Costs {
             unit: AtomicU64::new(0),
             worth: Real::default(),
             front_end: Real::default(),
-            answered: AtomicBool::new(false),
         };
         costs.worth.set(f64::INFINITY);
         costs
@@ -162,7 +159,6 @@ impl Costs {
 
     /// A call of that size took so long.
     pub fn observe(&self, size: Size, took: Duration) {
-        self.note_answer();
         let mut times = self.means();
         if times[0] == 0.0 {
             return self.seed(&[(size, took)]);
@@ -195,18 +191,6 @@ impl Costs {
         // Rises and falls are even where one request in a hundred takes longer: then it is that quantile.
         let factor = if took > known { 1.0 + RISE * (1.0 - LONGER) } else { 1.0 - RISE * LONGER };
         self.front_end.set((known * factor).max(FRONT_END_MIN).min(most.as_secs_f64()));
-    }
-
-    /// A call was answered, whatever it took.
-    pub fn note_answer(&self) {
-        if !self.has_answered() {
-            self.answered.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether any call was ever answered: then one that fails alone fails by its inputs.
-    pub fn has_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
     }
 
     /// What a request takes besides its wait and its call, 99 times in a hundred: being read, and answered after

@@ -78,7 +78,7 @@ pub struct Settings {
     #[arg(long, env = "WEIR_LOAD_THREADS", value_name = "N")]
     pub load_threads: Option<usize>,
 
-    /// Seconds of processor time that trying a model may take before it is served, and one more for each 4 MiB of its files; one that takes longer is not served [default: 5]
+    /// Seconds of processor time that trying a model may take before it is served, and one more for each 4 MiB of its files; one that takes longer is not served [default: 3]
     #[arg(long, env = "WEIR_LOAD_SECONDS_MAX", value_name = "SECONDS")]
     pub load_seconds_max: Option<u64>,
 
@@ -94,7 +94,7 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_MODEL_BYTES", value_name = "BYTES")]
     pub max_model_bytes: Option<u64>,
 
-    /// Bytes of the outputs of one session call in a worker process; more is refused [default: 1073741824]
+    /// Bytes of the outputs of one session call in a worker process; more is refused [default: 268435456]
     #[arg(long, env = "WEIR_MAX_OUTPUT_BYTES", value_name = "BYTES")]
     pub max_output_bytes: Option<usize>,
 

@@ -13,11 +13,12 @@ use super::prove::proves_to_batch;
 use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
-use crate::backend::{Device, Isolation, Loader, Session};
+use crate::backend::{Device, Isolation, Loader, Model, Session};
 use crate::batch::{Batching, Costs, Padding, Scheduler, Size, Urgency};
 use crate::cache::ResponseCache;
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
+use crate::tensor::{ANY, DataType, TensorSpec};
 
 /// What to load and with what.
 pub struct LoadRequest<'a> {
@@ -61,22 +62,28 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     let trial = model.trial();
     let completed = completed(&id, config, &*trial)?;
     let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &*trial)).transpose();
-    if trial.worker().is_some() {
-        rehearse(&*trial, config, &completed)
-            .map_err(|e| model.passed().err().map_or(e, |e| e.to_string()))?;
-    }
+    let rehearsed = match trial.worker() {
+        Some(_) => rehearse(&*trial, config, &completed),
+        None => Ok(Rehearsal::Unneeded),
+    };
     // Whatever went wrong before, that its process ended says more.
     model.passed().map_err(|e| e.to_string())?;
-    let padding = padding?;
+    let (rehearsal, padding) = (rehearsed?, padding?);
     drop(trial);
+    let reasons = reasons_for_isolation(&*model, &completed, rehearsal);
+    let apart = match config.isolation {
+        Isolation::Auto => !reasons.is_empty(),
+        Isolation::Process => true,
+        Isolation::None => false,
+    };
     let session = |device: &Device| {
-        let isolated = isolated(config.isolation, model.hazards()).then(|| model.isolated(device)).flatten();
+        let isolated = apart.then(|| model.isolated(device)).flatten();
         isolated.unwrap_or_else(|| model.here(device)).map_err(|e| e.to_string())
     };
     let instances = instances(config, session)?;
     let session = instances.first().ok_or("the config asks for no instance")?;
-    if session.worker().is_some() && !model.hazards().is_empty() {
-        tracing::info!(model = %id, "it runs in a process of its own: its graph has {}", model.hazards().join(", "));
+    if session.worker().is_some() && !reasons.is_empty() {
+        tracing::info!(model = %id, "it runs in a process of its own: {}", reasons.join(", "));
     }
     let costs = warm_up(&id, config, &completed, &instances)?;
     let in_signature = |graph: &[usize]| {
@@ -101,13 +108,40 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     })
 }
 
-/// Whether a model runs in a process of its own.
-fn isolated(isolation: Isolation, hazards: &[String]) -> bool {
-    match isolation {
-        Isolation::Auto => !hazards.is_empty(),
-        Isolation::Process => true,
-        Isolation::None => false,
+/// What came of running a version on trial.
+enum Rehearsal {
+    /// It is not tried apart.
+    Unneeded,
+    /// It answered, as large as requests may be, and took so many bytes of memory.
+    Answered { peak_bytes: u64 },
+    /// Made-up data does not suit it, so nothing is known.
+    Unanswered,
+}
+
+/// Memory that a model takes while it is tried beyond which it is not trusted with this process's own, besides four
+/// times its files. ONNX Runtime itself takes some 100 MB of it.
+const PEAK_BYTES: u64 = 384 << 20;
+
+/// Why a version should run in a process of its own: it could harm this one, or take more of its memory than was seen.
+fn reasons_for_isolation(model: &dyn Model, completed: &Completed, rehearsal: Rehearsal) -> Vec<String> {
+    let mut reasons = match model.hazards() {
+        [] => Vec::new(),
+        hazards => vec![format!("its graph has {}", hazards.join(", "))],
+    };
+    // Requests choose these sizes, and what comes of them grows faster than they do.
+    let open =
+        |spec: &TensorSpec| spec.any_rank || spec.dims.contains(&ANY) || spec.datatype == DataType::Bytes;
+    if model.grows() && completed.signature.inputs.iter().any(open) {
+        reasons.push("requests choose the sizes of its inputs".to_owned());
     }
+    match rehearsal {
+        Rehearsal::Unanswered => reasons.push("it does not answer made-up data".to_owned()),
+        Rehearsal::Answered { peak_bytes } if peak_bytes > PEAK_BYTES + 4 * model.bytes() => {
+            reasons.push(format!("it takes {} MB for made-up data", peak_bytes >> 20));
+        }
+        Rehearsal::Answered { .. } | Rehearsal::Unneeded => {}
+    }
+    reasons
 }
 
 impl Loaded {
@@ -194,13 +228,14 @@ fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Re
     Ok(completed)
 }
 
-/// Runs a model on trial with the data that its warm-up will have, and with made-up data that may not suit it.
-fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) -> Result<(), String> {
+/// Runs a version on trial with the data that its warm-up will have, and with made-up data that may not suit it.
+fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) -> Result<Rehearsal, String> {
     let once = |sample: &WarmupSample| WarmupSample { count: 1, ..sample.clone() };
     let samples: Vec<WarmupSample> = config.warmup.iter().map(once).collect();
     warmup::run_samples(trial, completed, &samples)?;
-    warmup::run_largest(trial, completed);
-    Ok(())
+    let answered = warmup::run_largest(trial, completed);
+    let peak_bytes = trial.worker().map_or(0, |worker| worker.peak_bytes);
+    Ok(if answered { Rehearsal::Answered { peak_bytes } } else { Rehearsal::Unanswered })
 }
 
 /// Warms every session, and learns from them what calls cost.
@@ -219,15 +254,10 @@ fn warm_up(
         }
         warmed.push(address);
         let mut measured = warmup::run_samples(&**session, completed, &config.warmup)?;
-        if !config.warmup.is_empty() {
-            costs.note_answer();
-        } else {
+        if config.warmup.is_empty() {
             let made_up = warmup::run_default(&**session, completed);
-            match made_up.failure {
-                None => costs.note_answer(),
-                Some(reason) => {
-                    tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
-                }
+            if let Some(reason) = made_up.failure {
+                tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");
             }
             measured = made_up.measured;
         }

@@ -154,13 +154,12 @@ pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
     MadeUp { measured, failure }
 }
 
-/// Runs made-up data of one row and of as many as there may be. Whether it suits the model is no matter.
-pub fn run_largest(session: &dyn Session, completed: &Completed) {
-    for rows in [1, completed.signature.max_batch_size.max(1)] {
-        if let Ok(Some(inputs)) = made_up(session, completed, rows) {
-            let _ = timed(session, completed, &inputs);
-        }
-    }
+/// Runs made-up data of one row and of as many as there may be. Whether both were answered.
+pub fn run_largest(session: &dyn Session, completed: &Completed) -> bool {
+    [1, completed.signature.max_batch_size.max(1)].into_iter().all(|rows| {
+        let inputs = made_up(session, completed, rows);
+        inputs.is_ok_and(|inputs| inputs.is_some_and(|inputs| timed(session, completed, &inputs).is_ok()))
+    })
 }
 
 fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Measured>) -> Result<(), String> {

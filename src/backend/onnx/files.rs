@@ -156,6 +156,12 @@ impl Files {
         let digest = digest.iter().map(|byte: &u8| format!("{byte:02x}")).collect();
         Ok(Self { model, data, digest })
     }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        let blobs = std::iter::once(&self.model).chain(self.data.iter().map(|(_, blob)| blob));
+        blobs.map(|blob| (**blob).as_ref().len() as u64).sum()
+    }
 }
 
 /// A data file's path as the model file writes it, which stays in the model's folder. `./weights.bin` is how some

@@ -153,7 +153,6 @@ const BOUNDED: &[&str] = &[
     // Strings.
     "StringNormalizer",
     "TfIdfVectorizer",
-    "StringConcat",
 ];
 
 /// The same of the machine learning domain. Those whose attributes are arrays that must agree are elsewhere.
@@ -279,6 +278,55 @@ pub fn hazards(model: &ModelProto) -> Vec<String> {
         scan.graph(graph);
     }
     scan.found.into_iter().collect()
+}
+
+/// Operators whose output is as large as their input, give or take the size of an element.
+const LINEAR: &[&str] = &[
+    "Abs",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSigmoid",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tanh",
+];
+
+/// Those that are so with a constant of one element.
+const LINEAR_BY_ONE: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
+
+/// Whether what a graph computes may grow faster than its inputs, or by more than a few times.
+pub fn grows(graph: &GraphProto) -> bool {
+    let one = |name: &String| {
+        let constant = graph.initializer.iter().find(|tensor| tensor.name == *name);
+        constant.is_some_and(|tensor| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1))
+    };
+    let linear = |node: &NodeProto| {
+        let operator = node.op_type.as_str();
+        let by_one = LINEAR_BY_ONE.contains(&operator) && node.input.iter().any(one);
+        node.domain.is_empty() && (LINEAR.contains(&operator) || by_one)
+    };
+    // Each may keep its output in memory.
+    graph.node.len() > 64 || !graph.node.iter().all(linear)
 }
 
 /// What is known on the way through a graph. Names are taken to mean one thing in a model and its inner graphs, which
@@ -520,6 +568,22 @@ mod tests {
         let foreign = NodeProto { domain: "my.ops".into(), ..node("Add", &[], "q") };
         looped.graph.as_mut().unwrap().node[0].attribute[0].g.as_mut().unwrap().node.push(foreign);
         assert_eq!(foreign_domain(&looped).as_deref(), Some("my.ops"));
+    }
+
+    #[test]
+    fn results_grow_unless_each_operator_keeps_the_size() {
+        let found = |nodes: Vec<NodeProto>| {
+            grows(
+                model(&[("a", FLOAT)], &[constant("one", &[1]), constant("two", &[2, 2])], nodes)
+                    .graph
+                    .as_ref()
+                    .unwrap(),
+            )
+        };
+        assert!(!found(vec![node("Relu", &["a"], "b"), node("Mul", &["b", "one"], "y")]));
+        assert!(found(vec![node("Mul", &["a", "two"], "y")]));
+        assert!(found(vec![node("Add", &["a", "a"], "y")]), "broadcasting");
+        assert!(found(vec![node("Concat", &["a", "a"], "y")]));
     }
 
     #[test]

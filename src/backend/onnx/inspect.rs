@@ -11,7 +11,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::files::{Blob, as_bytes};
-use super::hazards::{DOMAINS, foreign_domain, hazards};
+use super::hazards::{DOMAINS, foreign_domain, grows, hazards};
 use crate::backend::LoadError;
 use crate::proto::onnx::{
     GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
@@ -28,6 +28,8 @@ pub struct Findings {
     pub any_rank: Vec<String>,
     /// What could harm the process that runs it.
     pub hazards: Vec<String>,
+    /// Whether what it computes may grow faster than its inputs, or by more than a few times.
+    pub grows: bool,
     /// Where its external data lies, as the file writes it.
     pub data: Vec<String>,
 }
@@ -113,7 +115,13 @@ pub fn inspect(file: &Arc<Blob>) -> Result<Findings, LoadError> {
     };
     let any_rank = graph.input.iter().chain(&graph.output).filter(any_rank).map(|v| v.name.clone()).collect();
     let data = data.into_iter().map(str::to_owned).collect();
-    Ok(Findings { any_rank, hazards: hazards(&model), data, ..meaning_of_outputs(graph) })
+    Ok(Findings {
+        any_rank,
+        hazards: hazards(&model),
+        grows: grows(graph),
+        data,
+        ..meaning_of_outputs(graph)
+    })
 }
 
 fn check_type(role: &str, name: &str, value_type: Option<&TypeProto>) -> Result<(), LoadError> {

@@ -9,7 +9,7 @@ use super::library::Runtime;
 use super::open::open;
 use super::session::OnnxSession;
 #[cfg(target_os = "linux")]
-use super::worker::{Again, Isolated, Limits, Spec, Starting};
+use super::worker::{Again, Isolated, Limits, Ordinary, Spec, Starting};
 use crate::backend::{Artefact, Device, LoadError, Loader, Model, Session, SessionOptions};
 
 /// The command that makes this program a worker.
@@ -32,11 +32,11 @@ pub struct LoadLimits {
 impl Default for LoadLimits {
     fn default() -> Self {
         Self {
-            seconds: 5,
+            seconds: 3,
             trial_bytes: 1 << 30,
             worker_bytes: 4 << 30,
             files_bytes: 16 << 30,
-            output_bytes: 1 << 30,
+            output_bytes: 256 << 20,
         }
     }
 }
@@ -52,24 +52,45 @@ const MEMORY_FACTOR: u64 = 4;
 /// Loads ONNX files.
 pub struct OnnxLoader {
     runtime: &'static Runtime,
+    files_bytes: u64,
+    #[cfg(target_os = "linux")]
+    workers: Option<Workers>,
+}
+
+/// How workers are started.
+#[cfg(target_os = "linux")]
+struct Workers {
+    /// The program that can be told to be one.
+    program: PathBuf,
     limits: LoadLimits,
-    /// The program that can be told to be a worker.
-    worker: Option<PathBuf>,
+    ordinary: Arc<Ordinary>,
 }
 
 impl OnnxLoader {
     /// Loads in this process alone: for tools that are given models by whoever starts them.
     pub fn new(runtime: &'static Runtime) -> Self {
-        Self { runtime, limits: LoadLimits::default(), worker: None }
+        Self {
+            runtime,
+            files_bytes: LoadLimits::default().files_bytes,
+            #[cfg(target_os = "linux")]
+            workers: None,
+        }
     }
 
     /// Tries every model in a worker before it is served. Whatever this program is, started with [`WORKER_ARGUMENT`] it
     /// must call [`run_as_worker`].
     pub fn with_workers(runtime: &'static Runtime, limits: LoadLimits) -> Self {
-        // What the system runs now, even if the file has been replaced since.
-        let running = PathBuf::from("/proc/self/exe");
-        let worker = cfg!(target_os = "linux").then_some(running);
-        Self { runtime, limits, worker }
+        Self {
+            runtime,
+            files_bytes: limits.files_bytes,
+            #[cfg(target_os = "linux")]
+            workers: Some(Workers {
+                // What the system runs now, even if the file has been replaced since.
+                program: PathBuf::from("/proc/self/exe"),
+                limits,
+                ordinary: Arc::new(Ordinary::start()),
+            }),
+        }
     }
 }
 
@@ -90,40 +111,43 @@ impl Loader for OnnxLoader {
     ) -> Result<Box<dyn Model>, LoadError> {
         let (model, hash) = Files::model(artefact)?;
         #[cfg(target_os = "linux")]
-        if let Some(program) = &self.worker {
+        if let Some(Workers { program, limits, ordinary }) = &self.workers {
             let named = (*model).as_ref().len() as u64;
             let spec = |bytes: u64| Spec {
                 program: program.clone(),
                 library: self.runtime.path().to_owned(),
                 limits: Limits {
-                    seconds: self.limits.seconds + bytes / BYTES_PER_SECOND,
-                    memory_bytes: self.limits.trial_bytes + MEMORY_FACTOR * bytes,
+                    seconds: limits.seconds + bytes / BYTES_PER_SECOND,
+                    memory_bytes: limits.trial_bytes + MEMORY_FACTOR * bytes,
                 },
-                serving_bytes: self.limits.worker_bytes + MEMORY_FACTOR * bytes,
+                serving_bytes: limits.worker_bytes + MEMORY_FACTOR * bytes,
             };
             // How large its data files are is known only when it was looked through.
-            let folder_bytes = data_bytes(artefact).min(self.limits.files_bytes);
+            let folder_bytes = data_bytes(artefact).min(self.files_bytes);
             let spec = spec(named + folder_bytes);
             let mut starting = Starting::spawn(&spec)?;
             let findings = starting.scan(&model)?;
-            let files =
-                Files::with_data(artefact, (model, hash), findings.data.clone(), self.limits.files_bytes)?;
+            let files = Files::with_data(artefact, (model, hash), findings.data.clone(), self.files_bytes)?;
             let graph = starting.open(&files, device, options)?;
             let again =
                 Again { spec, files: Arc::new(files), device: device.clone(), options: options.clone() };
             let files = Arc::clone(&again.files);
-            let trial = Arc::new(Isolated::new(starting, graph, again.clone(), self.limits.output_bytes)?);
+            let trial = Arc::new(Isolated::new(starting, graph, again.clone(), limits.output_bytes)?);
             return Ok(Box::new(OnnxModel {
                 runtime: self.runtime,
                 files,
                 findings,
                 options: options.clone(),
-                trial: Trial::Worker { trial, again, output_bytes: self.limits.output_bytes },
+                trial: Trial::Worker {
+                    trial,
+                    again,
+                    output_bytes: limits.output_bytes,
+                    ordinary: Arc::clone(ordinary),
+                },
             }));
         }
         let findings = inspect(&model)?;
-        let files =
-            Files::with_data(artefact, (model, hash), findings.data.clone(), self.limits.files_bytes)?;
+        let files = Files::with_data(artefact, (model, hash), findings.data.clone(), self.files_bytes)?;
         let trial = Arc::new(open(self.runtime, &files, device, options, &findings)?);
         Ok(Box::new(OnnxModel {
             runtime: self.runtime,
@@ -160,6 +184,7 @@ enum Trial {
         trial: Arc<Isolated>,
         again: Again,
         output_bytes: usize,
+        ordinary: Arc<Ordinary>,
     },
     Here {
         session: Arc<OnnxSession>,
@@ -174,6 +199,14 @@ impl Model for OnnxModel {
 
     fn hazards(&self) -> &[String] {
         &self.findings.hazards
+    }
+
+    fn grows(&self) -> bool {
+        self.findings.grows
+    }
+
+    fn bytes(&self) -> u64 {
+        self.files.bytes()
     }
 
     fn trial(&self) -> Arc<dyn Session> {
@@ -200,18 +233,20 @@ impl Model for OnnxModel {
     fn isolated(&self, device: &Device) -> Option<Result<Arc<dyn Session>, LoadError>> {
         match &self.trial {
             #[cfg(target_os = "linux")]
-            Trial::Worker { trial, again, output_bytes } => {
-                if again.device == *device {
+            Trial::Worker { trial, again, output_bytes, ordinary } => {
+                // One that was started by a thread that gives way would give way for good.
+                if again.device == *device && Ordinary::is_here() {
                     trial.serve();
                     return Some(Ok(Arc::clone(trial) as Arc<dyn Session>));
                 }
-                let again = Again { device: device.clone(), ..again.clone() };
-                let started = again.start().and_then(|(starting, graph)| {
-                    let session = Isolated::new(starting, graph, again.clone(), *output_bytes)?;
+                let (again, output_bytes) =
+                    (Again { device: device.clone(), ..again.clone() }, *output_bytes);
+                Some(ordinary.run(move || {
+                    let (starting, graph) = again.start()?;
+                    let session = Isolated::new(starting, graph, again, output_bytes)?;
                     session.serve();
                     Ok(Arc::new(session) as Arc<dyn Session>)
-                });
-                Some(started)
+                }))
             }
             Trial::Here { .. } => None,
         }

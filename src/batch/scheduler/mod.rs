@@ -538,15 +538,12 @@ fn call(
     Ok((jobs.map(|(job, tensors)| wanted(tensors, &outputs, &job.outputs)).collect(), timings))
 }
 
-/// What clients are told of a session call that failed. A model that has answered before and fails on a request alone
-/// fails by what the request asks of it.
+/// What clients are told of a session call that failed. The version was tried before it was served, and a request's call
+/// fails for good only alone: it fails by what that request asks of it, and would again.
 fn failed(error: RunError, shared: &Shared, size: Size) -> ServeError {
     match error {
         RunError::InvalidInput(text) => ServeError::invalid(format!("the model refused its input: {text}")),
-        RunError::Failed(text) if shared.costs.has_answered() => {
-            ServeError::invalid(format!("the model failed on this input: {text}"))
-        }
-        RunError::Failed(text) => ServeError::internal(format!("the model failed: {text}")),
+        RunError::Failed(text) => ServeError::invalid(format!("the model failed on this input: {text}")),
         RunError::Crashed(text) => ServeError::invalid(format!("the model cannot run this input: {text}")),
         RunError::Stopped(_) => ServeError::invalid(format!(
             "the model did not come to an end with this input within {:?}",

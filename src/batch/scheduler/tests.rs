@@ -30,6 +30,7 @@ fn batching(size_max: usize) -> Batching {
         }],
         default_level: 1,
         objective: None,
+        call_max: None,
     };
     Batching { policy, costs: Arc::new(Costs::new(8)) }
 }

@@ -16,6 +16,7 @@ mod calls;
 mod child;
 mod layout;
 mod limits;
+mod ordinary;
 mod packets;
 mod process;
 mod region;
@@ -23,6 +24,7 @@ mod session;
 mod starting;
 
 pub use child::worker;
+pub use ordinary::Ordinary;
 pub use packets::Limits;
 pub use session::Isolated;
 pub use starting::{Again, Spec, Starting};

@@ -69,6 +69,15 @@ impl Process {
         dead.then(|| self.how.get().map_or("it ended", String::as_str))
     }
 
+    /// The most memory that it has had in use; 0 where the system does not tell.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
+        let line = status.ok().and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix("VmHWM:").map(|rest| rest.trim().to_owned()))
+        });
+        line.and_then(|line| line.trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb << 10)
+    }
+
     /// Ends it, for that reason.
     pub fn kill(&self, why: &str) {
         let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);

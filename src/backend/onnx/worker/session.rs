@@ -235,6 +235,7 @@ impl Session for Isolated {
         Some(WorkerState {
             restarts: self.0.restarts.load(Ordering::Relaxed),
             down: state.process.is_none().then(|| format!("its process ended: {}", state.down)),
+            peak_bytes: state.process.as_ref().map_or(0, |process| process.peak_bytes()),
         })
     }
 }
