@@ -137,7 +137,7 @@ impl App {
             pipeline: Pipeline::new(Arc::clone(&table), admission.clone(), Arc::clone(&sink)),
             monitor,
             measuring,
-            readiness: Arc::new(Readiness::default()),
+            readiness: Arc::new(Readiness::new(config.ready_when.clone(), Arc::clone(&table))),
             server_name: config.server_name.clone(),
             limits: WireLimits {
                 message_bytes_max: config.message_bytes_max,

@@ -14,7 +14,8 @@ use crate::backend::onnx::LoadLimits;
 use crate::backend::{Isolation, NoIsolation};
 use crate::control::Mode;
 use crate::error::excerpt;
-use crate::model::config::{Defaults, OBJECTIVE_RANGE, objective};
+use crate::model::config::{BATCH_SIZE_MAX, Defaults, OBJECTIVE_RANGE, QUEUE_SIZE_MAX, objective};
+use crate::serve::ReadyWhen;
 
 /// Every setting, as it may be written: on the command line, in the environment, in the file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -57,6 +58,10 @@ pub struct Settings {
     /// Seconds that a folder must stand still before --control watch acts on it [default: 2]
     #[arg(long, env = "WEIR_SETTLE_SECONDS", value_name = "SECONDS")]
     pub settle_seconds: Option<u64>,
+
+    /// When the server says that it is ready, once every model was tried and until it drains (tried: then; all: while every model has a ready version; quorum: while more than half of them have; models:A,B: while those have); more asked is less traffic for a server that serves some models [default: tried]
+    #[arg(long, env = "WEIR_READY_WHEN", value_name = "CONDITION")]
+    pub ready_when: Option<String>,
 
     /// Name that server metadata tells; some clients' tests insist on `triton` [default: weir]
     #[arg(long, env = "WEIR_SERVER_NAME", value_name = "NAME")]
@@ -172,6 +177,7 @@ pub struct Config {
     /// One that was named must be there.
     pub routes: Named,
     pub settle: Duration,
+    pub ready_when: ReadyWhen,
     pub server_name: String,
     pub drain: Duration,
     pub drain_delay: Duration,
@@ -240,6 +246,7 @@ impl Settings {
             state,
             routes,
             settle_seconds,
+            ready_when,
             server_name,
             drain_seconds,
             drain_delay_seconds,
@@ -281,6 +288,7 @@ impl Settings {
             control: Some(vec!["static".to_owned()]),
             load: Some(Vec::new()),
             settle_seconds: Some(2),
+            ready_when: Some("tried".to_owned()),
             server_name: Some("weir".to_owned()),
             drain_seconds: Some(30),
             drain_delay_seconds: Some(0),
@@ -330,6 +338,7 @@ impl Settings {
             state: Named { path: set.state.expect("defaults are filled in"), named: named.0 },
             routes: Named { path: set.routes.expect("defaults are filled in"), named: named.1 },
             settle: seconds(set.settle_seconds),
+            ready_when: ready_when(text(set.ready_when))?,
             http: address("http", &text(set.http))?,
             grpc: address("grpc", &text(set.grpc))?,
             metrics: match text(set.metrics).as_str() {
@@ -344,8 +353,8 @@ impl Settings {
             load_limits,
             defaults: Defaults {
                 instances: number("instances", set.instances, 256)?,
-                max_batch_size: number("max_batch_size", set.max_batch_size, 1 << 20)?,
-                max_queue_size: number("max_queue_size", set.max_queue_size, 1 << 24)?,
+                max_batch_size: number("max_batch_size", set.max_batch_size, BATCH_SIZE_MAX)?,
+                max_queue_size: number("max_queue_size", set.max_queue_size, QUEUE_SIZE_MAX)?,
                 latency_objective: latency_objective(
                     set.latency_objective_ms.expect("defaults are filled in"),
                 )?,
@@ -480,6 +489,10 @@ fn latency_objective(milliseconds: u64) -> Result<Option<Duration>, ConfigError>
     })
 }
 
+fn ready_when(value: String) -> Result<ReadyWhen, ConfigError> {
+    value.parse().map_err(|reason| ConfigError::Value { key: "ready_when", value, reason })
+}
+
 fn isolation(value: String) -> Result<Isolation, ConfigError> {
     let wrong =
         |e: NoIsolation| ConfigError::Value { key: "isolation", value: value.clone(), reason: e.to_string() };
@@ -534,6 +547,10 @@ mod tests {
             (
                 Settings { latency_objective_ms: Some(4_000_000), ..Settings::default() },
                 "latency_objective_ms = '4000000' must be milliseconds from 0.1",
+            ),
+            (
+                Settings { ready_when: Some("most".into()), ..Settings::default() },
+                "ready_when = 'most' must be tried, all, quorum",
             ),
             (
                 Settings { isolation: Some("thread".into()), ..Settings::default() },

@@ -19,13 +19,13 @@ use super::turns::Turns;
 use crate::backend::{Folder, Loader};
 use crate::batch::Urgency;
 use crate::cache::ResponseCache;
-use crate::error::{ErrorKind, ServeError};
+use crate::error::{ErrorKind, ServeError, reason as told};
 use crate::event::EventSink;
 use crate::id::{ModelName, ServableId, Version};
 use crate::model::config::Defaults;
 use crate::model::repository::{self, Candidate};
 use crate::model::{LoadRequest, Loaded, VersionState, load, urgency};
-use crate::serve::{ModelEntry, ShadowLane, Snapshot, Table};
+use crate::serve::{ModelEntry, ShadowLane, Snapshot, Table, UNLOADED};
 
 /// The kind of document that tells which artefact of a version is live, by `model/version`.
 pub const LIVE: &str = "live";
@@ -245,6 +245,7 @@ impl Live {
         let made = match self.read(candidate, version, cause.urgent) {
             Ok(loaded) => self.make_live(&id, loaded, cause),
             Err(reason) => {
+                let reason = told(reason);
                 self.note_failure(&id, cause, &reason);
                 let message = format!("failed to load '{}', version {version}: {reason}", id.model);
                 Err((reason, ServeError::invalid(message)))
@@ -544,7 +545,7 @@ impl Live {
 
 /// How a version stands that was taken down.
 pub fn unloaded() -> VersionState {
-    VersionState::Unavailable { reason: "unloaded".to_owned() }
+    VersionState::Unavailable { reason: UNLOADED.to_owned() }
 }
 
 fn servable_id(key: &str) -> Option<ServableId> {

@@ -14,6 +14,9 @@ use crate::backend::{Artefact, Folder, Outside};
 use crate::error::excerpt;
 use crate::id::{ModelName, Version};
 
+/// Bytes of a model file: protobuf's messages end there, and larger weights lie in files beside it.
+const MODEL_BYTES_MAX: u64 = i32::MAX as u64;
+
 /// Models of one repository; each takes a few KB of memory and a line in every list. More are reported and left out.
 const MODELS_MAX: usize = 10_000;
 
@@ -173,13 +176,12 @@ impl Candidate {
             Ok(Artefact { root: self.folder.root().to_owned(), file, folder })
         };
         let refused = |file: &str, outside: Outside| Err(format!("{version}/{file} {outside}"));
-        // How large it may be is for the loader to say.
-        match folder.open(Path::new(file_name), u64::MAX) {
+        match folder.open(Path::new(file_name), MODEL_BYTES_MAX) {
             Ok(_) => artefact(path.join(file_name), path.clone()),
             // Triton lets the file be a folder that holds the file.
             Err(Outside::NotAFile) => {
                 let nested = folder.join(file_name);
-                match nested.open(Path::new(config::MODEL_FILE), u64::MAX) {
+                match nested.open(Path::new(config::MODEL_FILE), MODEL_BYTES_MAX) {
                     Ok(_) => artefact(nested.path().join(config::MODEL_FILE), nested.path()),
                     Err(Outside::Missing) => refused(file_name, Outside::NotAFile),
                     Err(outside) => refused(&format!("{file_name}/{}", config::MODEL_FILE), outside),

@@ -197,7 +197,7 @@ fn made_up(
     completed: &Completed,
     rows: usize,
 ) -> Result<Option<Vec<BatchInput>>, String> {
-    let mut inputs = Vec::new();
+    let (mut inputs, mut left) = (Vec::new(), ELEMENTS_MAX);
     for &index in &completed.graph_inputs {
         let input = &session.graph().inputs[index];
         if input.has_default {
@@ -210,8 +210,10 @@ fn made_up(
         let batched =
             completed.signature.batched() && input.dims.as_ref().is_some_and(|d| d.first() == Some(&ANY));
         let rows = if batched { rows } else { 1 };
-        if row.elements().and_then(|n| n.checked_mul(rows)).is_none_or(|n| n > ELEMENTS_MAX) {
-            return Ok(None);
+        let elements = row.elements().and_then(|n| n.checked_mul(rows));
+        match elements.and_then(|elements| left.checked_sub(elements)) {
+            None => return Ok(None),
+            Some(rest) => left = rest,
         }
         let shape = if batched { row.with_first(rows as i64) } else { row.clone() };
         let data = sample(input.datatype, &row, Fill::Random);

@@ -134,7 +134,10 @@ async fn respond(
         Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, pin)?))),
         Resource::ModelReady => match gateway.model_ready(model, pin)? {
             true => Ok(Response::new(Body::default())),
-            false => Err(ServeError::invalid(format!("model '{model}' is not ready"))),
+            false => {
+                let reason = gateway.why_not_ready(model, pin)?;
+                Err(ServeError::invalid(format!("model '{model}' is not ready: {reason}")))
+            }
         },
         Resource::ModelConfig => Ok(json(&crate::model::config::to_json(&gateway.model_config(model, pin)?))),
         Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, pin)?))),

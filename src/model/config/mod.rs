@@ -3,17 +3,21 @@
 //! Always: every key is honoured, named in a warning as a hint without effect here, or refused by name; none is
 //! ignored silently.
 
+mod batching;
 mod complete;
 mod edit;
+mod files;
+mod hardware;
 mod padding;
 mod pbtxt;
 mod resolve;
 
+pub use batching::{OBJECTIVE_RANGE, QUEUE_SIZE_MAX, objective};
 pub use complete::{Completed, complete, may_batch};
 pub use edit::{CpuSetting, with_cpu_setting};
 pub use padding::{PAD_INPUTS, PadInput, PadWith, PaddingConfig, element};
 pub use pbtxt::to_json;
-pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
+pub use resolve::{BATCH_SIZE_MAX, resolve};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use std::time::Duration;
 
 use crate::backend::{Device, Folder, Isolation, Outside, SessionOptions};
 use crate::batch::LevelPolicy;
+use crate::error::reason;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
 use crate::tensor::DataType;
@@ -168,8 +173,8 @@ const BYTES_MAX: usize = 1 << 20;
 ///
 /// Errors: what is wrong, with the key's name.
 pub fn read(folder: &Folder, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
-    let text = text(folder)?;
-    resolve(&pbtxt::parse(text.trim_start_matches(BYTE_ORDER_MARK))?, name, folder, defaults)
+    let parsed = text(folder).and_then(|text| pbtxt::parse(text.trim_start_matches(BYTE_ORDER_MARK)));
+    parsed.and_then(|message| resolve(&message, name, folder, defaults)).map_err(reason)
 }
 
 /// The text of the config in `folder`, empty where there is none. Errors: it is not read; it is not UTF-8.
@@ -197,7 +202,7 @@ pub fn from_json(
     if json.len() > BYTES_MAX {
         return Err(format!("the config's JSON is larger than {BYTES_MAX} bytes"));
     }
-    resolve(&pbtxt::parse_json(json)?, name, folder, defaults)
+    pbtxt::parse_json(json).and_then(|message| resolve(&message, name, folder, defaults)).map_err(reason)
 }
 
 /// The protocol's types and the config's, side by side.
