@@ -44,13 +44,13 @@ class NotStarted(Exception):
 
 
 class StartedWeir(Weir):
-    """A server of our own; a context manager that stops it."""
+    """A server of our own; a context manager that stops it. `at`: its three addresses, else any free ports."""
 
-    def __init__(self, models, *arguments):
+    def __init__(self, models, *arguments, at=("127.0.0.1:0",) * 3):
         self._state = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [_binary(), "serve", "--models", str(models), "--state", self._state.name]
-            + [word for port in ("--http", "--grpc", "--metrics") for word in (port, "127.0.0.1:0")]
+            + [word for pair in zip(("--http", "--grpc", "--metrics"), at) for word in pair]
             + list(arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -103,6 +103,10 @@ class StartedWeir(Weir):
     def stop(self):
         """SIGTERM, then SIGKILL; gives the exit code."""
         self._process.terminate()
+        return self.until_ended()
+
+    def until_ended(self):
+        """The exit code of a server that was told to end; SIGKILL if it takes too long."""
         try:
             return self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
