@@ -49,7 +49,7 @@ class StartedWeir(Weir):
     def __init__(self, models, *arguments, at=("127.0.0.1:0",) * 3):
         self._state = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
-            [_binary(), "serve", "--models", str(models), "--state", self._state.name]
+            [binary(), "serve", "--models", str(models), "--state", self._state.name]
             + [word for pair in zip(("--http", "--grpc", "--metrics"), at) for word in pair]
             + list(arguments),
             stdin=subprocess.DEVNULL,
@@ -120,7 +120,8 @@ class StartedWeir(Weir):
         self.stop()
 
 
-def _binary():
+def binary():
+    """The path of the binary under test."""
     binary = os.environ.get("WEIR_BIN") or shutil.which("weir")
     if not binary:
         raise NotStarted("set WEIR_BIN to the weir binary, or WEIR_HTTP and its siblings to a running server")

@@ -304,6 +304,17 @@ def _until_answers(replica):
     assert metrics.eventually(answers, IN_USE_SECONDS_MAX)
 
 
+def test_weir_keeps_an_unused_connection_longer_than_balancers_do(replicas):
+    # nginx and Envoy close theirs after 20 s; a request must not meet a connection that the replica is closing.
+    with wire.Http(replicas[0].http) as http:
+        assert http.get("/v2/health/live").status == 200
+        unused = http._connection.sock
+        unused.settimeout(22)
+        with pytest.raises(TimeoutError):
+            unused.recv(1)
+        assert http.get("/v2/health/live").status == 200
+
+
 @pytest.mark.parametrize("path", ["/control/v1/models", "/Control/v1/models"])
 def test_the_control_api_is_not_reached_through_a_balancer(balancer, replicas, path):
     with balancer(replicas) as started:
