@@ -43,6 +43,8 @@ class Balancer:
     file = None
     # Whether it asks replicas if they are ready.
     asks = True
+    # Whether it tries another replica after UNAVAILABLE.
+    reads_grpc_status = False
 
     def __init__(self, replicas):
         self._folder = tempfile.TemporaryDirectory()
@@ -186,6 +188,7 @@ class Nginx(Balancer):
 
 class Envoy(Balancer):
     file = "envoy/envoy.yaml"
+    reads_grpc_status = True
 
     @staticmethod
     def _program():

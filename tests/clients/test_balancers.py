@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from http.client import HTTPException
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ import wire
 import wire_grpc
 from balancers import BALANCERS, NotHere, free_port
 from server import StartedWeir
+from stubs import Stub
 
 ROOT = Path(__file__).resolve().parents[2]
 # More than the checks of deploy/haproxy and deploy/envoy need to notice (3 s), with room for a busy machine.
@@ -49,9 +51,10 @@ def balancer(request):
 
 @pytest.fixture
 def models(tmp_path):
-    """A repository of `slow` alone, which takes 30 ms for a call: there is always something under way."""
+    """`slow`, which takes 30 ms for a call, so that there is always something under way; and one for large tensors."""
     folder = tmp_path / "models"
-    shutil.copytree(ROOT / "tests" / "models" / "slow", folder / "slow")
+    for model in ("slow", "identity_fp32"):
+        shutil.copytree(ROOT / "tests" / "models" / model, folder / model)
     return folder
 
 
@@ -291,6 +294,46 @@ def test_a_replica_that_is_not_ready_is_not_used(balancer, models):
         first.stop()
 
 
+def one_after_another(server, way, requests):
+    """The errors of so many requests, each None if it was answered."""
+    asked, errors = WAYS[way](server), []
+    for n in range(requests):
+        feed = {"INPUT0": np.array([[n, 0, 0, 0]], np.float32)}
+        try:
+            assert np.array_equal(asked.infer("slow", feed)["OUTPUT0"], feed["INPUT0"])
+            errors.append(None)
+        except wire.Refused as refused:
+            errors.append(refused)
+        except (ValueError, AssertionError, OSError, HTTPException) as error:
+            # A balancer says so in its own way: no JSON, or the end of the connection.
+            errors.append(error)
+            asked.close()
+            asked = WAYS[way](server)
+    asked.close()
+    return errors
+
+
+@pytest.mark.parametrize("way", ["json", "binary", "grpc"])
+def test_what_a_replica_refuses_before_it_begins_goes_to_the_other(balancer, replicas, way):
+    if way == "grpc" and not balancer.reads_grpc_status:
+        pytest.skip("it reads no gRPC status")
+    with Stub(hangs_up=False) as stub, balancer([stub, replicas[0]]) as started:
+        until_known_ready(started)
+        assert one_after_another(started, way, 20) == [None] * 20
+        assert stub.asked["grpc" if way == "grpc" else "http"] > 0
+
+
+def test_what_a_replica_may_have_begun_is_not_asked_again(balancer, replicas):
+    if not balancer.asks:
+        pytest.skip("predictions are asked again: deploy/nginx/nginx.conf says why")
+    with Stub(hangs_up=True) as stub, balancer([stub, replicas[0]]) as started:
+        until_known_ready(started)
+        errors = one_after_another(started, "json", 20)
+        failed = sum(error is not None for error in errors)
+        assert failed == stub.asked["http"] > 0
+        assert replicas[0].received()["http"] == len(errors) - failed
+
+
 def _until_answers(replica):
     """Waits until a server that still loads answers at all."""
 
@@ -327,6 +370,18 @@ def test_the_control_api_is_not_reached_through_a_balancer(balancer, replicas, p
             with pytest.raises(grpc.RpcError) as refused:
                 call(b"", timeout=wire.SECONDS_MAX)
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("way", ["json", "binary", "grpc"])
+def test_a_request_far_above_every_buffer_passes_both_ways(balancer, replicas, way):
+    feed = {"INPUT0": np.arange(2 << 20, dtype=np.float32).reshape(1, -1)}
+    with balancer(replicas) as started:
+        until_known_ready(started)
+        asked = wire_grpc.WAYS[way](started)
+        try:
+            assert np.array_equal(asked.infer("identity_fp32", feed)["OUTPUT0"], feed["INPUT0"])
+        finally:
+            asked.close()
 
 
 def test_a_body_above_the_limit_is_refused_and_one_below_it_passes(balancer, replicas):

@@ -27,8 +27,8 @@ KUBERNETES_VERSION = "1.37"
 SETTINGS_FILES = sorted(DEPLOY.glob("*/weir.toml"))
 # How long the last session call may take once everything else has ended (`LAST_CALL` in src/app.rs), twice.
 LAST_CALL_SECONDS = 4
-# Weir closes HTTP/1.1 connections on which nothing comes for so long: hyper's time-out of a request's headers.
-WEIR_IDLE_SECONDS = 30
+# test_balancers.py shows that Weir keeps an unused connection longer than this.
+IDLE_SECONDS_MAX = 20
 
 
 def weir(*arguments):
@@ -206,12 +206,11 @@ def test_limits_are_those_of_the_binary():
 
 
 def test_unused_connections_go_from_the_balancers_end():
-    assert seconds(one("haproxy/haproxy.cfg", r"pool-purge-delay (\w+)")) < WEIR_IDLE_SECONDS
-    # The first two in the file; the third is for clients.
-    upstream = re.findall(r"keepalive_timeout (\w+);", (DEPLOY / "nginx" / "nginx.conf").read_text())
-    assert [seconds(text) for text in upstream[:2]] == [20, 20] and 20 < WEIR_IDLE_SECONDS
+    assert seconds(one("haproxy/haproxy.cfg", r"pool-purge-delay (\w+)")) <= IDLE_SECONDS_MAX
+    # The one for clients stands outside of `upstream`.
+    assert seconds(one("nginx/nginx.conf", r"^        keepalive_timeout (\w+);")) <= IDLE_SECONDS_MAX
     idle = one("envoy/envoy.yaml", r"common_http_protocol_options: \{idle_timeout: (\w+)\}")
-    assert seconds(idle) < WEIR_IDLE_SECONDS
+    assert seconds(idle) <= IDLE_SECONDS_MAX
 
 
 def test_ports_agree():
