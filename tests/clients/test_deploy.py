@@ -147,6 +147,9 @@ def test_options_that_files_mention_exist():
             assert option in known, f"{path}: {option}"
         for key in re.findall(r"\b(?:drain|max)_[a-z_]*seconds[a-z_]*", text):
             assert key in keys, f"{path}: {key}"
+    rows = re.findall(r"(?m)^\| .* \| (.*) \|$", (DEPLOY / "README.md").read_text().split("## Coming from Triton")[1])
+    replaced = set(re.findall(r"--[a-z-]+", " ".join(rows)))
+    assert len(replaced) > 5 and replaced <= known, replaced - known
 
 
 # ── Numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
