@@ -44,9 +44,12 @@ class NotStarted(Exception):
 
 
 class StartedWeir(Weir):
-    """A server of our own; a context manager that stops it. `at`: its three addresses, else any free ports."""
+    """A server of our own; a context manager that stops it.
 
-    def __init__(self, models, *arguments, at=("127.0.0.1:0",) * 3):
+    `at`: its three addresses, else any free ports. With them, `until_ready=False` does not wait for it.
+    """
+
+    def __init__(self, models, *arguments, at=("127.0.0.1:0",) * 3, until_ready=True):
         self._state = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [binary(), "serve", "--models", str(models), "--state", self._state.name]
@@ -62,6 +65,9 @@ class StartedWeir(Weir):
         lines = queue.Queue()
         _each_line(self._process.stderr, self._stderr.append)
         _each_line(self._process.stdout, lines.put, at_end=lambda: lines.put(None))
+        if not until_ready:
+            super().__init__(*at, models)
+            return
         try:
             addresses = self._until_ready(lines)
         except BaseException:

@@ -6,7 +6,9 @@ WEIR_REQUIRE_BALANCERS is set.
 """
 
 import collections
+import contextlib
 import os
+import queue
 import shutil
 import signal
 import threading
@@ -61,17 +63,17 @@ def models(tmp_path):
 class Replica:
     """A Weir that keeps its addresses when it is started anew."""
 
-    def __init__(self, models, *arguments):
-        self._models, self._arguments = models, arguments
+    def __init__(self, models, until_ready=True):
+        self._models = models
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
         # What earlier lives answered, by protocol.
         self._before = collections.Counter()
-        self.start()
+        self.start(until_ready)
 
-    def start(self):
+    def start(self, until_ready=True):
         addresses = (self.http, self.grpc, self.metrics)
         drain = ("--drain-delay-seconds", str(DRAIN_DELAY_SECONDS))
-        self._weir = StartedWeir(self._models, *drain, *self._arguments, at=addresses)
+        self._weir = StartedWeir(self._models, *drain, at=addresses, until_ready=until_ready)
 
     def received(self):
         """Requests that this life was sent, by protocol."""
@@ -259,39 +261,39 @@ def test_a_replica_that_is_killed_fails_only_what_was_under_way(balancer, replic
 def test_a_replica_that_is_not_ready_is_not_used(balancer, models):
     loading = models.parent / "loading"
     shutil.copytree(models, loading)
-    # 30 ms for each, or more: the second replica loads for some time, with its ports open.
+    # 30 ms for each: the second replica loads for minutes, with its ports open, and is killed then.
     with open(loading / "slow" / "config.pbtxt", "a") as config:
         config.write(
-            'model_warmup [ { name: "long" batch_size: 1 count: 200 '
+            'model_warmup [ { name: "long" batch_size: 1 count: 10000 '
             'inputs { key: "INPUT0" value { data_type: TYPE_FP32 dims: [ 4 ] zero_data: true } } } ]\n'
         )
-    first = Replica(models)
-    second = Replica.__new__(Replica)
+    with contextlib.ExitStack() as stack:
+        first = Replica(models)
+        stack.callback(first.stop)
+        second = Replica(loading, until_ready=False)
+        stack.callback(second.stop)
+        assert metrics.eventually(lambda: readiness(second) == 503, IN_USE_SECONDS_MAX)
+        started = stack.enter_context(balancer([first, second]))
+        if balancer.asks:
+            until_known_ready(started, (True, False))
+        # nginx reads no gRPC status: deploy/nginx/nginx.conf says so.
+        ways = CLIENTS if balancer.asks else ["json", "binary"]
+        with Load(started, ways) as load:
+            time.sleep(3)
+        assert load.failures == [], started.last_words()
+        assert load.answered["http"] > 10
+        assert readiness(second) == 503
+        if balancer.asks:
+            assert second.received().total() == 0
+
+
+def readiness(replica):
+    """The status that tells it, or None if nobody answers."""
     try:
-        starting = threading.Thread(target=second.__init__, args=(loading,))
-        starting.start()
-        try:
-            _until_answers(second)
-            with balancer([first, second]) as started:
-                if balancer.asks:
-                    until_known_ready(started, (True, False))
-                # nginx reads no gRPC status: deploy/nginx/nginx.conf says so.
-                ways = CLIENTS if balancer.asks else ["json", "binary"]
-                with Load(started, ways) as load:
-                    time.sleep(3)
-                    assert starting.is_alive(), "it is ready too soon for this test"
-                    sent = second.received()
-                    starting.join()
-                    if balancer.asks:
-                        assert sent.total() == 0
-                        until_in_use(started, second)
-                assert load.failures == [], started.last_words()
-                assert load.answered["http"] > 10
-        finally:
-            starting.join()
-            second.stop()
-    finally:
-        first.stop()
+        with wire.Http(replica.http) as http:
+            return http.get("/v2/health/ready").status
+    except OSError:
+        return None
 
 
 def one_after_another(server, way, requests):
@@ -334,19 +336,6 @@ def test_what_a_replica_may_have_begun_is_not_asked_again(balancer, replicas):
         assert replicas[0].received()["http"] == len(errors) - failed
 
 
-def _until_answers(replica):
-    """Waits until a server that still loads answers at all."""
-
-    def answers():
-        try:
-            with wire.Http(replica.http) as http:
-                return http.get("/v2/health/ready").status == 503
-        except (OSError, AttributeError):
-            return False
-
-    assert metrics.eventually(answers, IN_USE_SECONDS_MAX)
-
-
 def test_weir_keeps_an_unused_connection_longer_than_balancers_do(replicas):
     # nginx and Envoy close theirs after 20 s; a request must not meet a connection that the replica is closing.
     with wire.Http(replicas[0].http) as http:
@@ -382,6 +371,22 @@ def test_a_request_far_above_every_buffer_passes_both_ways(balancer, replicas, w
             assert np.array_equal(asked.infer("identity_fp32", feed)["OUTPUT0"], feed["INPUT0"])
         finally:
             asked.close()
+
+
+def test_a_stream_of_requests_is_answered_message_by_message(balancer, replicas):
+    feed = {"INPUT0": np.array([[1, 2, 3, 4]], np.float32)}
+    with balancer(replicas) as started:
+        until_known_ready(started)
+        with wire_grpc.channel_to(started) as channel:
+            sent = queue.Queue()
+            answers = wire_grpc.stub_on(channel).ModelStreamInfer(iter(sent.get, None), timeout=wire.SECONDS_MAX)
+            # The next request is sent when the one before is answered: nothing may wait for the end of the stream.
+            for n in range(3):
+                sent.put(wire_grpc.request_of("slow", feed, id=str(n)))
+                answer = next(answers)
+                assert not answer.error_message and answer.infer_response.id == str(n)
+            sent.put(None)
+            assert list(answers) == []
 
 
 def test_a_body_above_the_limit_is_refused_and_one_below_it_passes(balancer, replicas):
