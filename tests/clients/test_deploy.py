@@ -193,6 +193,9 @@ def test_supervisors_wait_for_the_whole_drain():
     assert pod()["terminationGracePeriodSeconds"] > whole("kubernetes")
     (stop,) = set(re.findall(r"--stop-timeout (\d+)", (DEPLOY / "docker" / "Dockerfile").read_text()))
     assert int(stop) > whole("docker")
+    # Balancers have seen that a replica is gone before it is there again and loads.
+    assert seconds(unit()["RestartSec"]) > int(one("haproxy/haproxy.cfg", r"\bfall (\d+)"))
+    assert seconds(unit()["RestartSec"]) > int(one("envoy/envoy.yaml", r"unhealthy_threshold: (\d+)"))
     assert unit()["KillSignal"] == "SIGTERM" == instruction("STOPSIGNAL")
 
 
