@@ -12,7 +12,7 @@ mod resolve;
 pub use complete::{Completed, complete, may_batch};
 pub use edit::{CpuSetting, with_cpu_setting};
 pub use padding::{PAD_INPUTS, PadInput, PadWith, PaddingConfig, element};
-pub use pbtxt::to_json;
+pub use pbtxt::{parse, to_json};
 pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
 
 use std::path::Path;
