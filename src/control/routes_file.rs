@@ -98,7 +98,8 @@ fn bytes(file: &RoutesPath) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-fn parse(text: &str) -> Result<Wish, String> {
+/// Reads a file's text. Errors: the line or the model, and what is wrong with it.
+pub fn parse(text: &str) -> Result<Wish, String> {
     let file: RoutesFile = toml::from_str(text).map_err(|error| {
         let before = error.span().map_or("", |span| &text[..span.start]);
         format!("line {}: {}", before.matches('\n').count() + 1, error.message())

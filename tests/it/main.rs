@@ -13,6 +13,7 @@ mod explicit;
 mod floors;
 mod hostile_configs;
 mod hostile_models;
+mod fuzz;
 mod invariants;
 mod lifecycle;
 mod limits;

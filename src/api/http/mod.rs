@@ -3,10 +3,10 @@
 //! Always: an answer that is not 200 is `{"error": "…"}` in plain JSON; only successful predictions are
 //! compressed, because clients unpack nothing else.
 
-mod coding;
+pub mod coding;
 mod infer;
 mod json;
-mod route;
+pub mod route;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -16,7 +16,7 @@ pub use batching::{OBJECTIVE_RANGE, QUEUE_SIZE_MAX, objective};
 pub use complete::{Completed, complete, may_batch};
 pub use edit::{CpuSetting, with_cpu_setting};
 pub use padding::{PAD_INPUTS, PadInput, PadWith, PaddingConfig, element};
-pub use pbtxt::to_json;
+pub use pbtxt::{parse, to_json};
 pub use resolve::{BATCH_SIZE_MAX, resolve};
 
 use std::path::Path;
