@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import random
+import re
 import socket
 import time
 
 # What a client may count on: an answer or the end of the connection within this.
 ANSWER_SECONDS_MAX = 5
-# Silence after which a client says that it sends no more.
-PATIENCE_SECONDS = 1
+# Silence after which a client that has sent no whole request says that it sends no more.
+PATIENCE_SECONDS = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,31 @@ class Verdict:
     def __init__(self, statuses, body, ended, seconds):
         self.statuses, self.body, self.ended, self.seconds = statuses, body, ended, seconds
 
+    def lost(self, case):
+        """Why this is no end for a case, or None: each request is answered, or its connection is closed in time."""
+        if self.ended in ("hangs", "takes no more"):
+            return f"the connection {self.ended}"
+        if is_whole(case.data) and not self.statuses:
+            return "a whole request was not answered"
+        if wrong := [s for s in self.statuses if s >= 500 and s not in case.promised]:
+            return f"status {wrong[0]}"
+        return None
+
     def __repr__(self):
         return f"{self.statuses} {self.ended} in {self.seconds:.2f} s: {self.body[:200]!r}"
+
+
+_ONE_LENGTH = re.compile(rb"^content-length: *(\d+) *\r$", re.MULTILINE | re.IGNORECASE)
+
+
+def is_whole(data):
+    """Whether the bytes begin with a request that nobody can take for cut off: its head has an end, and its body the
+    length that it says."""
+    head, divided, body = data.partition(b"\r\n\r\n")
+    if not divided or not re.match(rb"[A-Z]+ \S+ HTTP/1\.[01]\r\n", head) or b"transfer-encoding" in head.lower():
+        return False
+    lengths = _ONE_LENGTH.findall(head + b"\r\n")
+    return len(lengths) == 1 and len(lengths[0]) < 12 and len(body) >= int(lengths[0])
 
 
 def connect(address, seconds=ANSWER_SECONDS_MAX):
@@ -38,9 +62,9 @@ def connect(address, seconds=ANSWER_SECONDS_MAX):
 
 
 def exchange(address, data, seconds=ANSWER_SECONDS_MAX):
-    """Sends bytes and reads until the connection ends. A server that waits for more is told, after a while, that there
-    is no more; it must then end the connection, though it need not answer."""
-    begun, received, ended = time.monotonic(), b"", "hangs"
+    """Sends bytes and reads until the connection ends. A server that waits for the rest of a request is told, after a
+    while, that there is none; it must then end the connection, though it need not answer."""
+    begun, received, ended, whole = time.monotonic(), b"", "hangs", is_whole(data)
     with connect(address, seconds) as stream:
         try:
             stream.sendall(data)
@@ -50,7 +74,9 @@ def exchange(address, data, seconds=ANSWER_SECONDS_MAX):
             return Verdict([], b"", "takes no more", time.monotonic() - begun)
         told = False
         while (left := begun + seconds - time.monotonic()) > 0:
-            stream.settimeout(left if told else min(left, PATIENCE_SECONDS))
+            answered = answers_of(received)
+            waits = told or (whole and not (answered[0] and answered[2]))
+            stream.settimeout(left if waits else min(left, PATIENCE_SECONDS))
             try:
                 piece = stream.recv(1 << 16)
             except TimeoutError:
@@ -130,7 +156,7 @@ ENDPOINTS = [
     "/v2/models/stats", "/v2/models/simple/infer", "/v2/models/simple/versions/1/infer", "/v2/repository/index", "/v2/logging", "/control/v1/models", "/control/v1/audit",
 ]  # fmt: skip
 # Offered by Triton and not here: 501 is what README.md promises.
-NOT_OFFERED = ["/v2/trace/setting", "/v2/logging", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/generate", "/generate_stream"]
+NOT_OFFERED = ["/trace/setting", "/v2/logging", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/generate", "/generate_stream"]
 
 
 def _promised(path):

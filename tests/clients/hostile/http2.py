@@ -1,7 +1,9 @@
 """Hostile HTTP/2: frames written by hand, in the wrong order, of the wrong size, or without end; and how their answers are read."""
 
+import contextlib
 import dataclasses
 import random
+import socket
 import struct
 import time
 
@@ -9,6 +11,7 @@ import hpack
 
 from .http1 import PATIENCE_SECONDS, ANSWER_SECONDS_MAX, connect
 
+PROBE = b"hostile?"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
@@ -24,7 +27,9 @@ def settings(*pairs):
     return frame(SETTINGS, payload=b"".join(struct.pack(">HI", *pair) for pair in pairs))
 
 
-HELLO = PREFACE + settings()
+# Room for any answer, so that none waits for the client.
+ROOM = frame(WINDOW_UPDATE, payload=struct.pack(">I", 1 << 24))
+HELLO = PREFACE + settings((4, 1 << 24)) + ROOM
 
 
 def literal(text):
@@ -66,6 +71,21 @@ class Talk:
     def statuses(self):
         return [int(h[":status"]) for h in self.headers.values() if ":status" in h]
 
+    # gRPC's codes for faults of the server: UNKNOWN, INTERNAL, DATA_LOSS; UNAVAILABLE where it is not promised.
+    OURS = {2, 13, 14, 15}
+
+    def lost(self, case):
+        """Why this is no end for a case, or None: each of its streams ends, or the connection does, in time."""
+        if self.ended in ("hangs", "takes no more"):
+            return f"the connection {self.ended}"
+        if self.ended == "waits" and case.streams:
+            return "a whole request was not answered"
+        if wrong := [s for s in self.statuses if s >= 500 and s not in case.promised]:
+            return f"status {wrong[0]}"
+        if wrong := (set(self.codes) & self.OURS) - set(case.promised):
+            return f"gRPC code {wrong.pop()}"
+        return None
+
     @property
     def codes(self):
         """gRPC's status codes, whether in headers or in trailers."""
@@ -76,34 +96,34 @@ class Talk:
         return f"HTTP {self.statuses} gRPC {self.codes} {messages} resets {self.resets} goaway {self.goaway} {self.ended} {self.seconds:.2f} s"
 
 
-def talk(address, data, streams=(1,), patience=PATIENCE_SECONDS, seconds=ANSWER_SECONDS_MAX):
+def talk(address, data, streams=(1,), patience=None, seconds=ANSWER_SECONDS_MAX):
     """Sends bytes and reads until each of the streams has ended, or the connection has.
 
-    After a silence the client goes on with what a good one would do, a PING, so that a server that waits is told from one
-    that hangs: it must answer that or end the connection.
+    After a silence the client goes on with what a good one would do, a PING, and after another it says that it sends no
+    more: a server that waits for the rest of a frame is told from one that hangs. It must answer the one or end the
+    connection at the other.
     """
-    heard, begun, buffer, decoder, pinged = Talk(), time.monotonic(), b"", hpack.Decoder(), False
+    # Whoever waits for answers gives them time; whoever expects none asks soon.
+    patience = patience or (seconds * 0.8 if streams else PATIENCE_SECONDS)
+    heard, begun, buffer, decoder = Talk(), time.monotonic(), b"", hpack.Decoder()
     decoder.max_allowed_table_size = 1 << 20
-    probe = frame(PING, payload=b"hostile?")
+    steps = [lambda stream: stream.sendall(frame(PING, payload=PROBE)), lambda stream: stream.shutdown(socket.SHUT_WR)]
     with connect(address, seconds) as stream:
         try:
             stream.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            pass
+            pass  # ended before it had read everything
         except TimeoutError:
             heard.ended = "takes no more"
+            return heard
         while (left := begun + seconds - time.monotonic()) > 0:
-            stream.settimeout(left if pinged else min(left, patience))
+            stream.settimeout(min(left, patience) if steps else left)
             try:
                 piece = stream.recv(1 << 16)
             except TimeoutError:
-                if pinged:
-                    break
-                pinged = True
-                try:
-                    stream.sendall(probe)
-                except OSError:
-                    pass
+                if steps:
+                    with contextlib.suppress(OSError):
+                        steps.pop(0)(stream)
                 continue
             except ConnectionResetError:
                 heard.ended = "reset"
@@ -111,9 +131,8 @@ def talk(address, data, streams=(1,), patience=PATIENCE_SECONDS, seconds=ANSWER_
             if not piece:
                 heard.ended = "closed"
                 break
-            buffer += piece
-            buffer, answered = _read(buffer, decoder, heard)
-            if answered:
+            buffer, probed = read_frames(buffer + piece, decoder, heard)
+            if probed:
                 heard.ended = "waits"
                 break
             if streams and all(s in heard.finished for s in streams):
@@ -123,7 +142,7 @@ def talk(address, data, streams=(1,), patience=PATIENCE_SECONDS, seconds=ANSWER_
     return heard
 
 
-def _read(buffer, decoder, heard):
+def read_frames(buffer, decoder, heard):
     """Takes whole frames; tells whether the PING was answered."""
     while len(buffer) >= 9:
         length = int.from_bytes(buffer[:3], "big")
@@ -141,7 +160,7 @@ def _read(buffer, decoder, heard):
             heard.finished.add(stream)
         elif kind == GOAWAY:
             heard.goaway = (struct.unpack(">I", payload[4:8])[0], payload[8:][:60])
-        elif kind == PING and flags & ACK and payload == b"hostile?":
+        elif kind == PING and flags & ACK and payload == PROBE:
             return buffer, True
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             heard.finished.add(stream)
@@ -155,6 +174,8 @@ class Case:
     name: str
     data: bytes
     streams: tuple[int, ...] = (1,)
+    # Statuses of 500 and above, and codes of gRPC, that the documentation promises for this case.
+    promised: tuple[int, ...] = ()
 
 
 GET = ((":method", "GET"), (":scheme", "http"), (":path", "/v2/health/live"), (":authority", "weir"))
@@ -182,7 +203,7 @@ def _prefaces(good):
         "none": settings(), "cut": PREFACE[:-3], "wrong": PREFACE.replace(b"SM", b"XM"), "twice": PREFACE * 2, "without settings": PREFACE, "settings first": settings() + PREFACE,
         "lower case": PREFACE.lower(), "in HTTP/2.1": PREFACE.replace(b"2.0", b"2.1"), "settings cut": PREFACE + settings((4, 5))[:-2], "ping first": PREFACE + frame(PING, payload=bytes(8)),
     }.items():  # fmt: skip
-        yield Case(f"preface {name}", data + good())
+        yield Case(f"preface {name}", data + good(), ())
 
 
 def _frames(good):
@@ -198,11 +219,11 @@ def _frames(good):
         yield Case(f"frame {kind} of 16 MiB said", HELLO + frame(kind, 0, 1, bytes(100), length=0xFFFFFF), ())
         yield Case(f"frame {kind} cut", HELLO + frame(kind, 0, 1, bytes(20))[:12], ())
     for setting, number in [(1, 0), (1, 0xFFFFFFFF), (2, 2), (2, 1), (3, 0), (3, 0xFFFFFFFF), (4, 0x80000000), (4, 0x7FFFFFFF), (4, 0), (5, 0), (5, 16_383), (5, 0xFFFFFF), (5, 0x1000000), (6, 0), (8, 2), (0, 0), (0xFFFF, 0xFFFFFFFF)]:
-        yield Case(f"setting {setting} = {number}", PREFACE + settings((setting, number)) + good(), (1,) if (setting, number) not in ((4, 0),) else ())
+        yield Case(f"setting {setting} = {number}", PREFACE + settings((4, 1 << 24), (setting, number)) + ROOM + good(), () if (setting, number) == (4, 0) else (1,))
     yield Case("settings of 5 bytes", HELLO + frame(SETTINGS, payload=bytes(5)) + good(), ())
     yield Case("settings ACK with a payload", HELLO + frame(SETTINGS, ACK, 0, bytes(6)) + good(), ())
     yield Case("settings ACK for nothing", HELLO + frame(SETTINGS, ACK) * 5 + good(), ())
-    yield Case("settings of 2 700 pairs", PREFACE + settings(*[(4, 65_535)] * 2700) + good())
+    yield Case("settings of 2 700 pairs", PREFACE + settings(*[(4, 1 << 24)] * 2700) + ROOM + good())
     for increment in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
         for stream in (0, 1):
             yield Case(f"window {stream} + {increment}", HELLO + good() + frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", increment)), ())
