@@ -102,10 +102,10 @@ pub fn grpc(data: &[u8]) {
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let name = ModelName::parse("m").expect("it is a name");
-    let folder = Folder::new("/no/such/folder", "");
+    let folder = &Folder::new("/no/such/folder", "");
     let defaults = Defaults { instances: 2, ..Defaults::default() };
     let from_text =
-        config::parse(text).and_then(|message| config::resolve(&message, &name, &folder, &defaults));
+        config::parse(text).and_then(|message| config::resolve(&message, &name, folder, &defaults));
     for resolved in [from_text, config::from_json(text, folder, &name, &defaults)] {
         let Ok(resolved) = resolved else { continue };
         is_within_limits(&resolved);
