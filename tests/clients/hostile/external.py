@@ -152,7 +152,7 @@ def _links():
     yield made("hard", hard)
     yield made("chain_of_60", lambda at, folder: [(at.parent / (f"l{i}" if i else "w.bin")).symlink_to(f"l{i + 1}") for i in range(60)])
     yield made("fifo", lambda at, folder: os.mkfifo(at))
-    yield made("socket", lambda at, folder: _socket(at))
+    yield made("socket", lambda at, folder: bound_socket(at))
     yield made("unreadable", lambda at, folder: (at.write_bytes(WEIGHTS), at.chmod(0)))
     folder_link = added(external("w", FLOAT, [4], "sub/secret.bin", 0, 16))
 
@@ -164,7 +164,7 @@ def _links():
     yield beside("link_by_a_folder", folder_link, arrange=linked_folder)
 
 
-def _socket(at):
+def bound_socket(at):
     """A socket's file; its name may be longer than `bind` takes."""
     import socket
 
