@@ -61,6 +61,8 @@ fn compile_protocol() {
             .bytes(".inference.ModelInferRequest.raw_input_contents")
             .bytes(".inference.ModelInferResponse.raw_output_contents")
             .bytes(".inference.InferTensorContents.bytes_contents")
+            // Weights stay slices of the model file.
+            .bytes(".onnx.TensorProto.raw_data")
             // The control API's messages are its JSON too: a misspelt key is an error, a missing one is its default.
             .btree_map(".weir.control.v1")
             .message_attribute(".weir.control.v1", "#[derive(serde::Serialize, serde::Deserialize)]")

@@ -91,7 +91,7 @@ impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
-        let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::new(runtime));
+        let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
             http: bind("http", config.http)?,
             grpc: bind("grpc", config.grpc)?,
@@ -137,7 +137,7 @@ impl App {
             pipeline: Pipeline::new(Arc::clone(&table), admission.clone(), Arc::clone(&sink)),
             monitor,
             measuring,
-            readiness: Arc::new(Readiness::default()),
+            readiness: Arc::new(Readiness::new(config.ready_when.clone(), Arc::clone(&table))),
             server_name: config.server_name.clone(),
             limits: WireLimits {
                 message_bytes_max: config.message_bytes_max,

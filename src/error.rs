@@ -47,11 +47,7 @@ impl ServeError {
     /// An error of `kind`. Control characters in the message are replaced, so that text which quotes a client
     /// cannot forge a log line or a header.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if message.contains(|c: char| c.is_control()) {
-            message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        }
-        Self { kind, message }
+        Self { kind, message: on_one_line(message.into()) }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -87,6 +83,26 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
+fn on_one_line(text: String) -> String {
+    match text.contains(|c: char| c.is_control()) {
+        true => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+        false => text,
+    }
+}
+
+/// Characters of a reason at the most: some lines of a terminal.
+const REASON_MAX: usize = 1000;
+
+/// Why a model is not served, fit to be logged and shown: on one line, and not without end, whatever of the model's
+/// own words is in it.
+pub fn reason(text: String) -> String {
+    let end = text.char_indices().nth(REASON_MAX).map(|(end, _)| end);
+    on_one_line(match end {
+        None => text,
+        Some(end) => format!("{}…", &text[..end]),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +111,12 @@ mod tests {
     fn control_characters_cannot_forge_a_line() {
         let error = ServeError::invalid("unknown 'a\r\nINFO all is well'");
         assert_eq!(error.message(), "unknown 'a  INFO all is well'");
+    }
+
+    #[test]
+    fn a_reason_is_one_line_and_ends() {
+        assert_eq!(reason("a\x1b[31m\nb".to_owned()), "a [31m b");
+        assert_eq!(reason("é".repeat(5000)).chars().count(), 1001);
     }
 
     #[test]

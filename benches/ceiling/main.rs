@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench ceiling -- [WORKLOAD ...] [rounds=5] [seconds=1] [cores=all|1] [model=DIR [length=32]] [json=FILE]
 //!
-//! Workloads: small, json, tensor, metrics, batch, heavy, open, objective, idle, start, memory; all of them unless some are named,
+//! Workloads: small, json, tensor, metrics, batch, heavy, open, objective, idle, isolation, start, memory; all of them unless some are named,
 //! and `heavy` only with `model=DIR`, a model's folder as in a repository; `length` is that of its texts.
 //!
 //! Beside Weir stand, each in a process of its own: the same model in bare session calls, with the best batch, callers
@@ -38,6 +38,7 @@ mod simulation;
 
 use options::Options;
 use table::Table;
+use weir::backend::onnx::{WORKER_ARGUMENT, run_as_worker};
 use workloads::WORKLOADS;
 
 fn main() {
@@ -47,6 +48,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     match arguments.first().map(String::as_str) {
         Some(echo::CHILD) => echo::serve(&arguments[1..]),
+        Some(WORKER_ARGUMENT) => run_as_worker(),
         Some(session::CHILD) => session::obey(&arguments[1..]),
         _ => measure(&Options::parse(&arguments)),
     }

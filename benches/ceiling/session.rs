@@ -112,12 +112,12 @@ pub fn obey(arguments: &[String]) {
     let [file, threads, length] = arguments else { panic!("a session needs a file, threads and a length") };
     let length = length.parse().expect("a number");
     let file = Path::new(file);
-    let artefact =
-        Artefact { file: file.to_owned(), folder: file.parent().expect("files have one").to_owned() };
+    let folder = file.parent().expect("files have one").to_owned();
+    let artefact = Artefact { root: folder.clone(), file: file.to_owned(), folder };
     let intra_op_threads = threads.parse().expect("a number");
     let session_options = SessionOptions { intra_op_threads, ..SessionOptions::default() };
     let loader = OnnxLoader::new(Runtime::open().expect("the library is there"));
-    let session = loader.load(&artefact, &Device::Cpu, &session_options).expect("the model loads");
+    let session = loader.read(&artefact, &Device::Cpu, &session_options).expect("the model loads").trial();
     println!("ready");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().expect("a number")).collect();

@@ -28,9 +28,10 @@ pub fn session_calls() -> Calls {
         .layers("INPUT0", &[WIDTH, 512, 512, 10], "scores", 1)
         .output("scores", &rows(10));
     std::fs::write(&file, graph.file()).unwrap();
-    let artefact = Artefact { file, folder: folder.path().to_owned() };
+    let folder_of_it = folder.path().to_owned();
+    let artefact = Artefact { root: folder_of_it.clone(), file, folder: folder_of_it };
     let loader = OnnxLoader::new(Runtime::open().unwrap());
-    let session = loader.load(&artefact, &Device::Cpu, &SessionOptions::default()).unwrap();
+    let session = loader.read(&artefact, &Device::Cpu, &SessionOptions::default()).unwrap().trial();
     let median = |rows: i64| {
         let input = BatchInput {
             index: 0,

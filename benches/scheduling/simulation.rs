@@ -146,6 +146,7 @@ pub fn simulate(setting: &Setting, promised: bool, arrivals: &[f64]) -> Outcome 
         levels: vec![level],
         default_level: 1,
         objective: promised.then(|| milliseconds(setting.objective)),
+        call_max: None,
     };
     let costs = costs(&setting.calls);
     let queue = Queue::new(Batching { policy, costs: Arc::clone(&costs) }, setting.instances);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use weir::backend::onnx::{OnnxLoader, Runtime};
-use weir::backend::{BatchInput, Session};
+use weir::backend::{BatchInput, Folder, Session};
 use weir::batch::BatchingPolicy;
 use weir::cache::{CachePartition, ResponseCache};
 use weir::control::Tallies;
@@ -43,7 +43,7 @@ impl Served {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let name = ModelName::parse(MODEL).unwrap();
         let defaults = Defaults { instances: 1, ..Defaults::default() };
-        let candidate = repository::found_at(&models.join(MODEL), &name, None, &defaults);
+        let candidate = repository::found_at(Folder::new(models, MODEL), &name, None, &defaults);
         let loader = OnnxLoader::new(Runtime::open().unwrap());
         let version = Version::parse("1").unwrap();
         let loaded = load(&LoadRequest { candidate: &candidate, version, loader: &loader }).unwrap();

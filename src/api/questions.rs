@@ -106,6 +106,11 @@ impl Gateway {
         }
     }
 
+    /// Why the version asked for is not ready, or no version is. Errors: there is no such model.
+    pub fn why_not_ready(&self, model: &str, pin: &VersionPin) -> Result<String, ServeError> {
+        Ok(self.pipeline.snapshot().model(model)?.reason_of(pin))
+    }
+
     pub fn model_metadata(
         &self,
         model: &str,

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BatchInput, Graph, GraphTensor, RunError, Session};
+use super::{BatchInput, Graph, GraphTensor, RunError, Session, Stop};
 use crate::tensor::{ANY, DataType, Tensor};
 
 type Behaviour = dyn Fn(&[BatchInput]) -> Result<Vec<Tensor>, RunError> + Send + Sync;
@@ -58,7 +58,7 @@ impl Session for FakeSession {
         &self.graph
     }
 
-    fn run(&self, inputs: &[BatchInput], _outputs: &[usize]) -> Result<Vec<Tensor>, RunError> {
+    fn run_until(&self, inputs: &[BatchInput], _: &[usize], _: &Stop) -> Result<Vec<Tensor>, RunError> {
         (self.behaviour)(inputs)
     }
 

@@ -6,30 +6,50 @@
 #[cfg(test)]
 pub mod fake;
 mod folder;
+mod isolation;
 pub mod onnx;
+mod stop;
 
-pub use folder::{Outside, inside};
+pub use folder::{Folder, Opened, Outside, open};
+pub use isolation::{Isolation, NoIsolation};
 pub use onnx::release_memory;
+pub use stop::{Interrupt, Stop};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::tensor::{DataType, Shape, Tensor};
 
-/// The files of one version.
+/// The files of one version. Only `root` may be a link; whoever reads a file goes through [`Artefact::open`].
 #[derive(Debug, Clone)]
 pub struct Artefact {
-    /// The model file itself.
+    /// The models folder: below it no link is followed.
+    pub root: PathBuf,
+    /// The model file itself, below `folder`.
     pub file: PathBuf,
-    /// The folder that external data may not leave.
+    /// The folder that external data may not leave, below `root`.
     pub folder: PathBuf,
 }
 
+impl Artefact {
+    /// The model file. Errors: as [`open`].
+    pub fn open(&self, bytes_max: u64) -> Result<Opened, Outside> {
+        open(&self.root, self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?, bytes_max)
+    }
+
+    /// A file that the model file names, by its path in `folder`. Errors: as [`open`].
+    pub fn open_beside(&self, file: &Path, bytes_max: u64) -> Result<Opened, Outside> {
+        let folder = self.folder.strip_prefix(&self.root).map_err(|_| Outside::Path)?;
+        Folder::new(&self.root, folder).open(file, bytes_max)
+    }
+}
+
 /// Where a session runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     Cpu,
     /// A CUDA device and its provider options, as ONNX Runtime names them.
@@ -40,7 +60,7 @@ pub enum Device {
 }
 
 /// How much ONNX Runtime rewrites a graph before it runs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum GraphOptimization {
     Disabled,
     Basic,
@@ -50,7 +70,7 @@ pub enum GraphOptimization {
 }
 
 /// Options of a session. The defaults suit many callers on one CPU session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// Threads inside one operator; 0 leaves it to ONNX Runtime (all cores). Default 1: concurrent calls of one
     /// session use the cores better than threads inside a call do.
@@ -86,9 +106,10 @@ impl Default for SessionOptions {
 }
 
 /// An input or output as the model file declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphTensor {
     pub name: String,
+    #[serde(with = "datatype_by_name")]
     pub datatype: DataType,
     /// Open dimensions are [`crate::tensor::ANY`]; `None` when the file does not say how many there are.
     pub dims: Option<Vec<i64>>,
@@ -98,8 +119,25 @@ pub struct GraphTensor {
     pub has_default: bool,
 }
 
+/// A data type as the protocol names it.
+mod datatype_by_name {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::tensor::DataType;
+
+    pub fn serialize<S: Serializer>(datatype: &DataType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(datatype.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        DataType::from_name(&name).ok_or_else(|| D::Error::custom("no data type has that name"))
+    }
+}
+
 /// What a model file says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Graph {
     pub inputs: Vec<GraphTensor>,
     pub outputs: Vec<GraphTensor>,
@@ -126,7 +164,7 @@ pub struct BatchInput {
 #[error("{0}")]
 pub struct LoadError(pub String);
 
-/// Why a session call failed.
+/// Why a session call failed. The texts may be shown to clients.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {
     /// The model does not take these inputs.
@@ -134,29 +172,97 @@ pub enum RunError {
     InvalidInput(String),
     #[error("{0}")]
     Failed(String),
+    /// The process that ran the call ended meanwhile.
+    #[error("{0}")]
+    Crashed(String),
+    /// The call was asked to end, or took too long.
+    #[error("{0}")]
+    Stopped(String),
+    /// There is no process to run it for now.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
-/// Turns files into sessions.
+/// Turns files into models that can be tried and served.
 pub trait Loader: Send + Sync {
-    /// Reads, checks and prepares a model. Blocks for as long as that takes.
-    fn load(
+    /// Reads a version's files once, looks through them and opens them for a trial. Blocks for as long as that takes.
+    ///
+    /// Errors: they cannot be served. Whatever the files do, they do it to a process of their own where the system
+    /// has the means.
+    fn read(
         &self,
         artefact: &Artefact,
         device: &Device,
         options: &SessionOptions,
-    ) -> Result<Arc<dyn Session>, LoadError>;
+    ) -> Result<Box<dyn Model>, LoadError>;
+}
+
+/// A version's files, read, hashed and looked through.
+pub trait Model: Send + Sync {
+    /// sha256 in hexadecimal: of the model file, or, where there is external data, of the model file's and the data
+    /// files' names and hashes.
+    fn digest(&self) -> &str;
+
+    /// What in the graph could harm the process that runs it; empty where nothing is known to.
+    fn hazards(&self) -> &[String];
+
+    /// Whether what it computes may grow faster than what it is given, or by more than a few times.
+    fn grows(&self) -> bool;
+
+    /// Bytes of its files.
+    fn bytes(&self) -> u64;
+
+    /// What the model is tried with, before anybody is served: a process of its own where the system has the means.
+    fn trial(&self) -> Arc<dyn Session>;
+
+    /// Ends the trial. Errors: its process ended meanwhile, so the model must not be served.
+    fn passed(&self) -> Result<(), LoadError>;
+
+    /// A session in a process of its own, from now on restarted when it ends. The first is the one of the trial.
+    /// `None`: the system has not the means.
+    fn isolated(&self, device: &Device) -> Option<Result<Arc<dyn Session>, LoadError>>;
+
+    /// A session in this process.
+    fn here(&self, device: &Device) -> Result<Arc<dyn Session>, LoadError>;
 }
 
 /// A model ready to run on one device.
 pub trait Session: Send + Sync {
     fn graph(&self) -> &Graph;
 
-    /// Runs the model once and returns the outputs asked for, by index, in the order asked for.
+    /// Runs the model once and returns the outputs asked for, by index, in the order asked for, unless `stop` is asked
+    /// to end the call.
     ///
     /// `inputs` holds each graph input at most once. Cost: at most one copy of each input (none when it is one
-    /// aligned part); outputs share ONNX Runtime's own buffers.
-    fn run(&self, inputs: &[BatchInput], outputs: &[usize]) -> Result<Vec<Tensor>, RunError>;
+    /// aligned part); outputs share ONNX Runtime's own buffers where it runs in this process.
+    fn run_until(
+        &self,
+        inputs: &[BatchInput],
+        outputs: &[usize],
+        stop: &Stop,
+    ) -> Result<Vec<Tensor>, RunError>;
+
+    /// As [`Session::run_until`]; nobody ends the call.
+    fn run(&self, inputs: &[BatchInput], outputs: &[usize]) -> Result<Vec<Tensor>, RunError> {
+        self.run_until(inputs, outputs, &Stop::default())
+    }
 
     /// Whether several threads may call [`Session::run`] at once.
     fn concurrent(&self) -> bool;
+
+    /// Where it runs, if that is a process of its own.
+    fn worker(&self) -> Option<WorkerState> {
+        None
+    }
+}
+
+/// How a worker process does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerState {
+    /// How often it ended and was started again.
+    pub restarts: u64,
+    /// Why it cannot answer now, if it cannot.
+    pub down: Option<String>,
+    /// The most memory that it has had in use, in bytes; 0 where that is not known.
+    pub peak_bytes: u64,
 }

@@ -10,6 +10,7 @@ mod pad;
 mod queue;
 mod scheduler;
 mod urgency;
+mod watch;
 
 pub use cost::{Costs, Size};
 pub use merge::{ShapeKey, merge, split};
@@ -19,3 +20,4 @@ pub use queue::{
 };
 pub use scheduler::{Answer, Job, Queued, Scheduler, SubmitError};
 pub use urgency::Urgency;
+pub use watch::Presence;

@@ -22,7 +22,10 @@ pub fn check_config(arguments: ServeArguments, out: &mut dyn Write) -> anyhow::R
             "# {name:?}: its name cannot be a model's; use letters, digits, '_', '-' and '.'\n"
         ));
     }
-    let mut well = scan.misnamed.is_empty();
+    if scan.left_out > 0 {
+        report.push_str(&format!("# {} models are left out: there are too many\n", scan.left_out));
+    }
+    let mut well = scan.misnamed.is_empty() && scan.left_out == 0;
     for candidate in &scan.candidates {
         let verdict = config_verdict(candidate);
         well &= verdict.is_ok();

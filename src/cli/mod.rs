@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use self::options::{ReaderGone, Verdict};
 use self::serve::ServeArguments;
-use crate::backend::onnx::opt_out_of_telemetry;
+use crate::backend::onnx::{WORKER_ARGUMENT, opt_out_of_telemetry, run_as_worker};
 
 /// A model inference gateway: ONNX models behind the Open Inference Protocol, over gRPC and HTTP.
 ///
@@ -81,6 +81,10 @@ enum Command {
 pub fn main() -> ExitCode {
     // First of all: no other thread runs yet.
     opt_out_of_telemetry();
+    // Not for people: a server starts itself so, with a socket as standard input.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT) {
+        run_as_worker();
+    }
     let arguments = Arguments::parse();
     let command = arguments.command.unwrap_or_else(|| Command::Serve(Box::new(arguments.serve)));
     match run(command, &mut std::io::stdout()) {

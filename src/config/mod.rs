@@ -10,9 +10,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::backend::onnx::LoadLimits;
+use crate::backend::{Isolation, NoIsolation};
 use crate::control::Mode;
 use crate::error::excerpt;
-use crate::model::config::{Defaults, OBJECTIVE_RANGE, objective};
+use crate::model::config::{BATCH_SIZE_MAX, Defaults, OBJECTIVE_RANGE, QUEUE_SIZE_MAX, objective};
+use crate::serve::ReadyWhen;
 
 /// Every setting, as it may be written: on the command line, in the environment, in the file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -56,6 +59,10 @@ pub struct Settings {
     #[arg(long, env = "WEIR_SETTLE_SECONDS", value_name = "SECONDS")]
     pub settle_seconds: Option<u64>,
 
+    /// When the server says that it is ready, once every model was tried and until it drains (tried: then; all: while every model has a ready version; quorum: while more than half of them have; models:A,B: while those have); more asked is less traffic for a server that serves some models [default: tried]
+    #[arg(long, env = "WEIR_READY_WHEN", value_name = "CONDITION")]
+    pub ready_when: Option<String>,
+
     /// Name that server metadata tells; some clients' tests insist on `triton` [default: weir]
     #[arg(long, env = "WEIR_SERVER_NAME", value_name = "NAME")]
     pub server_name: Option<String>,
@@ -76,6 +83,30 @@ pub struct Settings {
     #[arg(long, env = "WEIR_LOAD_THREADS", value_name = "N")]
     pub load_threads: Option<usize>,
 
+    /// Seconds of processor time that trying a model may take before it is served, and one more for each 4 MiB of its files; one that takes longer is not served [default: 3]
+    #[arg(long, env = "WEIR_LOAD_SECONDS_MAX", value_name = "SECONDS")]
+    pub load_seconds_max: Option<u64>,
+
+    /// Bytes of memory that trying a model may take, and four times its files more; more lets larger constants be worked out at the load [default: 1073741824]
+    #[arg(long, env = "WEIR_LOAD_MEMORY_BYTES", value_name = "BYTES")]
+    pub load_memory_bytes: Option<u64>,
+
+    /// Bytes of memory that a worker process may take, and four times its model's files more; what a hostile request makes of a model stays below it [default: 4294967296]
+    #[arg(long, env = "WEIR_WORKER_MEMORY_BYTES", value_name = "BYTES")]
+    pub worker_memory_bytes: Option<u64>,
+
+    /// Bytes of a version's files; they are held in memory while it is loaded, and for as long as it is served by a worker process [default: 17179869184]
+    #[arg(long, env = "WEIR_MAX_MODEL_BYTES", value_name = "BYTES")]
+    pub max_model_bytes: Option<u64>,
+
+    /// Bytes of the outputs of one session call in a worker process; more is refused [default: 268435456]
+    #[arg(long, env = "WEIR_MAX_OUTPUT_BYTES", value_name = "BYTES")]
+    pub max_output_bytes: Option<usize>,
+
+    /// Seconds that a session call may take before it is ended; 0 is 4 seconds, or ten times what calls of that size take where that is longer [default: 0]
+    #[arg(long, env = "WEIR_SESSION_SECONDS_MAX", value_name = "SECONDS")]
+    pub session_seconds_max: Option<u64>,
+
     /// Concurrent session calls of a version on the CPU, where its config has no instance_group [default: one per core, at most 8]
     #[arg(long, env = "WEIR_INSTANCES", value_name = "N")]
     pub instances: Option<usize>,
@@ -91,6 +122,10 @@ pub struct Settings {
     /// Milliseconds from a request's arrival to the end of its session call, for models whose config does not say; what is predicted to take longer is answered 429 at once; 0 is none [default: 0]
     #[arg(long, env = "WEIR_LATENCY_OBJECTIVE_MS", value_name = "MS")]
     pub latency_objective_ms: Option<u64>,
+
+    /// Process in which models run whose config does not say (auto: this one if a scan of the graph finds nothing that is known to crash or stall ONNX Runtime, else a worker process; process: always a worker, which costs a copy of each request and answer; none: always this one, for models you trust) [default: auto]
+    #[arg(long, env = "WEIR_ISOLATION", value_name = "MODE")]
+    pub isolation: Option<String>,
 
     /// Requests inside the server at once; each holds its inputs in memory; more is answered 429 [default: 8192]
     #[arg(long, env = "WEIR_MAX_REQUESTS_IN_FLIGHT", value_name = "N")]
@@ -142,11 +177,13 @@ pub struct Config {
     /// One that was named must be there.
     pub routes: Named,
     pub settle: Duration,
+    pub ready_when: ReadyWhen,
     pub server_name: String,
     pub drain: Duration,
     pub drain_delay: Duration,
     pub worker_threads: usize,
     pub load_threads: usize,
+    pub load_limits: LoadLimits,
     pub defaults: Defaults,
     pub requests_in_flight_max: usize,
     pub response_cache_bytes: usize,
@@ -209,15 +246,23 @@ impl Settings {
             state,
             routes,
             settle_seconds,
+            ready_when,
             server_name,
             drain_seconds,
             drain_delay_seconds,
             worker_threads,
             load_threads,
+            load_seconds_max,
+            load_memory_bytes,
+            worker_memory_bytes,
+            max_model_bytes,
+            max_output_bytes,
+            session_seconds_max,
             instances,
             max_batch_size,
             max_queue_size,
             latency_objective_ms,
+            isolation,
             max_requests_in_flight,
             response_cache_bytes,
             max_message_bytes,
@@ -231,7 +276,7 @@ impl Settings {
     #[must_use]
     pub fn with_defaults(self) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let defaults = Defaults::default();
+        let (defaults, limits) = (Defaults::default(), LoadLimits::default());
         let models = self.models.clone().unwrap_or_else(|| "models".into());
         self.or(Self {
             state: Some(default_state(&models)),
@@ -243,15 +288,23 @@ impl Settings {
             control: Some(vec!["static".to_owned()]),
             load: Some(Vec::new()),
             settle_seconds: Some(2),
+            ready_when: Some("tried".to_owned()),
             server_name: Some("weir".to_owned()),
             drain_seconds: Some(30),
             drain_delay_seconds: Some(0),
             worker_threads: Some(cores),
             load_threads: Some(2),
+            load_seconds_max: Some(limits.seconds),
+            load_memory_bytes: Some(limits.trial_bytes),
+            worker_memory_bytes: Some(limits.worker_bytes),
+            max_model_bytes: Some(limits.files_bytes),
+            max_output_bytes: Some(limits.output_bytes),
+            session_seconds_max: Some(0),
             instances: Some(defaults.instances),
             max_batch_size: Some(defaults.max_batch_size),
             max_queue_size: Some(defaults.max_queue_size),
             latency_objective_ms: Some(0),
+            isolation: Some(defaults.isolation.to_string()),
             max_requests_in_flight: Some(8192),
             response_cache_bytes: Some(64 << 20),
             max_message_bytes: Some(256 << 20),
@@ -269,6 +322,7 @@ impl Settings {
         let number =
             |key, value: Option<usize>, max| at_least_one(key, value.expect("defaults are filled in"), max);
         let seconds = |value: Option<u64>| Duration::from_secs(value.expect("defaults are filled in"));
+        let load_limits = load_limits(&set)?;
         let models = set.models.expect("defaults are filled in");
         let (mode, control) = control(&set.control.expect("defaults are filled in"))?;
         let load = set.load.unwrap_or_default();
@@ -284,6 +338,7 @@ impl Settings {
             state: Named { path: set.state.expect("defaults are filled in"), named: named.0 },
             routes: Named { path: set.routes.expect("defaults are filled in"), named: named.1 },
             settle: seconds(set.settle_seconds),
+            ready_when: ready_when(text(set.ready_when))?,
             http: address("http", &text(set.http))?,
             grpc: address("grpc", &text(set.grpc))?,
             metrics: match text(set.metrics).as_str() {
@@ -295,13 +350,16 @@ impl Settings {
             drain_delay: seconds(set.drain_delay_seconds),
             worker_threads: number("worker_threads", set.worker_threads, 1024)?,
             load_threads: number("load_threads", set.load_threads, 256)?,
+            load_limits,
             defaults: Defaults {
                 instances: number("instances", set.instances, 256)?,
-                max_batch_size: number("max_batch_size", set.max_batch_size, 1 << 20)?,
-                max_queue_size: number("max_queue_size", set.max_queue_size, 1 << 24)?,
+                max_batch_size: number("max_batch_size", set.max_batch_size, BATCH_SIZE_MAX)?,
+                max_queue_size: number("max_queue_size", set.max_queue_size, QUEUE_SIZE_MAX)?,
                 latency_objective: latency_objective(
                     set.latency_objective_ms.expect("defaults are filled in"),
                 )?,
+                isolation: isolation(text(set.isolation))?,
+                session_max: session_max(set.session_seconds_max.expect("defaults are filled in"))?,
             },
             requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
             response_cache_bytes: set.response_cache_bytes.expect("defaults are filled in"),
@@ -388,12 +446,57 @@ fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, Co
     Err(ConfigError::Value { key, value: value.to_string(), reason: format!("must be between 1 and {max}") })
 }
 
+/// What a model may take while it is loaded and served: within what the system can be told.
+fn load_limits(set: &Settings) -> Result<LoadLimits, ConfigError> {
+    const MOST: u64 = 1 << 50;
+    let within = |key: &'static str, value: Option<u64>, least: u64, most: u64| {
+        let value = value.expect("defaults are filled in");
+        let reason = || format!("must be between {least} and {most}");
+        (least..=most).contains(&value).then_some(value).ok_or_else(|| ConfigError::Value {
+            key,
+            value: value.to_string(),
+            reason: reason(),
+        })
+    };
+    // A worker takes some 100 MB before it has a model.
+    let memory = |key, value| within(key, value, 256 << 20, MOST);
+    Ok(LoadLimits {
+        seconds: within("load_seconds_max", set.load_seconds_max, 1, 1 << 20)?,
+        trial_bytes: memory("load_memory_bytes", set.load_memory_bytes)?,
+        worker_bytes: memory("worker_memory_bytes", set.worker_memory_bytes)?,
+        files_bytes: within("max_model_bytes", set.max_model_bytes, 1, MOST)?,
+        output_bytes: within("max_output_bytes", set.max_output_bytes.map(|n| n as u64), 1, MOST)? as usize,
+    })
+}
+
+fn session_max(seconds: u64) -> Result<Option<Duration>, ConfigError> {
+    match seconds {
+        0 => Ok(None),
+        1..=86_400 => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(ConfigError::Value {
+            key: "session_seconds_max",
+            value: seconds.to_string(),
+            reason: "must be at most 86400, or 0".to_owned(),
+        }),
+    }
+}
+
 fn latency_objective(milliseconds: u64) -> Result<Option<Duration>, ConfigError> {
     objective(milliseconds as f64).ok_or_else(|| ConfigError::Value {
         key: "latency_objective_ms",
         value: milliseconds.to_string(),
         reason: format!("must be {OBJECTIVE_RANGE}"),
     })
+}
+
+fn ready_when(value: String) -> Result<ReadyWhen, ConfigError> {
+    value.parse().map_err(|reason| ConfigError::Value { key: "ready_when", value, reason })
+}
+
+fn isolation(value: String) -> Result<Isolation, ConfigError> {
+    let wrong =
+        |e: NoIsolation| ConfigError::Value { key: "isolation", value: value.clone(), reason: e.to_string() };
+    value.parse().map_err(wrong)
 }
 
 /// Checked here, so that a wrong one is told as any other setting is.
@@ -444,6 +547,14 @@ mod tests {
             (
                 Settings { latency_objective_ms: Some(4_000_000), ..Settings::default() },
                 "latency_objective_ms = '4000000' must be milliseconds from 0.1",
+            ),
+            (
+                Settings { ready_when: Some("most".into()), ..Settings::default() },
+                "ready_when = 'most' must be tried, all, quorum",
+            ),
+            (
+                Settings { isolation: Some("thread".into()), ..Settings::default() },
+                "isolation = 'thread' must be auto, process or none",
             ),
             (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
         ] {

@@ -16,16 +16,16 @@ use super::ledger::{Ledger, Writing, version_entry};
 use super::open::Foundations;
 use super::retire::Reaper;
 use super::turns::Turns;
-use crate::backend::Loader;
+use crate::backend::{Folder, Loader};
 use crate::batch::Urgency;
 use crate::cache::ResponseCache;
-use crate::error::{ErrorKind, ServeError};
+use crate::error::{ErrorKind, ServeError, reason as told};
 use crate::event::EventSink;
 use crate::id::{ModelName, ServableId, Version};
 use crate::model::config::Defaults;
 use crate::model::repository::{self, Candidate};
 use crate::model::{LoadRequest, Loaded, VersionState, load, urgency};
-use crate::serve::{ModelEntry, ShadowLane, Snapshot, Table};
+use crate::serve::{ModelEntry, ShadowLane, Snapshot, Table, UNLOADED};
 
 /// The kind of document that tells which artefact of a version is live, by `model/version`.
 pub const LIVE: &str = "live";
@@ -207,11 +207,12 @@ impl Live {
     pub fn candidate_by(&self, model: &ModelName, explicit: &Explicit) -> Result<Candidate, ServeError> {
         let config = &self.config;
         let folder = match &explicit.upload {
-            Some(upload) => config.uploads.join(upload),
-            None => config.models.join(model.as_str()),
+            Some(upload) => Folder::new(&config.uploads, upload),
+            None => Folder::new(&config.models, model.as_str()),
         };
-        if folder.is_dir() {
-            return Ok(repository::found_at(&folder, model, explicit.config.as_deref(), &config.defaults));
+        // What is not there is no model; a link is one that cannot be served.
+        if std::fs::symlink_metadata(folder.path()).is_ok_and(|found| found.is_dir() || found.is_symlink()) {
+            return Ok(repository::found_at(folder, model, explicit.config.as_deref(), &config.defaults));
         }
         Err(ServeError::new(
             ErrorKind::NotFound,
@@ -244,6 +245,7 @@ impl Live {
         let made = match self.read(candidate, version, cause.urgent) {
             Ok(loaded) => self.make_live(&id, loaded, cause),
             Err(reason) => {
+                let reason = told(reason);
                 self.note_failure(&id, cause, &reason);
                 let message = format!("failed to load '{}', version {version}: {reason}", id.model);
                 Err((reason, ServeError::invalid(message)))
@@ -543,7 +545,7 @@ impl Live {
 
 /// How a version stands that was taken down.
 pub fn unloaded() -> VersionState {
-    VersionState::Unavailable { reason: "unloaded".to_owned() }
+    VersionState::Unavailable { reason: UNLOADED.to_owned() }
 }
 
 fn servable_id(key: &str) -> Option<ServableId> {

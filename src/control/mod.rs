@@ -22,7 +22,7 @@ pub mod rollout;
 mod rollout_forms;
 mod rollouts;
 mod routes;
-mod routes_file;
+pub mod routes_file;
 mod service;
 mod startup;
 mod stop;

@@ -1,6 +1,6 @@
 //! Makes the control plane, and runs it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::live::{ControlConfig, Live, Mode};
 use super::outcomes::{Outcomes, OutcomesConfig};
 use super::rollouts::Rollouts;
-use super::routes_file::{self, Follower};
+use super::routes_file::{self, Follower, RoutesPath};
 use super::service::Control;
 use super::store::Store;
 use super::tally::Tallies;
@@ -57,7 +57,7 @@ pub fn open_state(folder: &Path, named: bool) -> Result<(Ledger, Option<Arc<Outc
 pub struct Following {
     pub settle: Duration,
     /// The routes file. It need not be there.
-    pub routes: PathBuf,
+    pub routes: RoutesPath,
 }
 
 impl Control {
@@ -115,9 +115,10 @@ impl Followers {
 }
 
 /// Errors: the file is there and wrong; or it is not there and was named.
-pub fn check_routes(path: &Path, named: bool) -> Result<PathBuf, String> {
-    match routes_file::read(path)? {
+pub fn check_routes(path: &Path, named: bool) -> Result<RoutesPath, String> {
+    let file = RoutesPath { path: path.to_owned(), named };
+    match routes_file::read(&file)? {
         None if named => Err(format!("the routes file {} cannot be read: it is not there", path.display())),
-        _ => Ok(path.to_owned()),
+        _ => Ok(file),
     }
 }

@@ -4,7 +4,7 @@
 //! one that it no longer names follows its highest version again. Where the file goes, the routes stand and are anybody's to change.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::ledger::Writing;
 use super::live::Live;
 use super::routes::{Past, RouteChange, owner};
 use super::stop::Stop;
+use crate::backend::{Outside, open};
 use crate::error::excerpt;
 use crate::id::{ModelName, Version, is_label};
 use crate::proto::control as pb;
@@ -50,19 +51,55 @@ pub struct Wish {
     models: BTreeMap<ModelName, FileModel>,
 }
 
+/// Where the routes file is, and whose it is.
+#[derive(Debug, Clone)]
+pub struct RoutesPath {
+    pub path: PathBuf,
+    /// An operator named it: then it may be a link. The one in the models folder is read as models are.
+    pub named: bool,
+}
+
+/// Bytes of a routes file: a thousand models with ten arms each take less.
+const BYTES_MAX: u64 = 4 << 20;
+
 /// Reads the file; `None` where there is none. Errors: the line and what is wrong with it.
-pub fn read(path: &Path) -> Result<Option<Wish>, String> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("the routes file {} cannot be read: {error}", path.display())),
-    };
+pub fn read(file: &RoutesPath) -> Result<Option<Wish>, String> {
+    let path = &file.path;
+    let wrong = |reason: String| format!("the routes file {} {reason}", path.display());
+    let Some(bytes) = bytes(file).map_err(wrong)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
     let wish =
         parse(&text).map_err(|reason| format!("the routes file {} is wrong: {reason}", path.display()))?;
     Ok(Some(wish))
 }
 
-fn parse(text: &str) -> Result<Wish, String> {
+/// All of the file; `None` where there is none. Errors: as text that goes after its name.
+fn bytes(file: &RoutesPath) -> Result<Option<Vec<u8>>, String> {
+    if file.named {
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(&file.path);
+        return match opened.and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes)) {
+            Ok(length) if length as u64 > BYTES_MAX => {
+                Err(Outside::TooLarge { bytes_max: BYTES_MAX }.to_string())
+            }
+            Ok(_) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+    }
+    let (Some(folder), Some(name)) = (file.path.parent(), file.path.file_name()) else {
+        return Err(Outside::Path.to_string());
+    };
+    match open(folder, Path::new(name), BYTES_MAX) {
+        Err(Outside::Missing) => Ok(None),
+        Err(Outside::Link) => Err("is a link; name the file itself by --routes".to_owned()),
+        Err(outside) => Err(outside.to_string()),
+        Ok(opened) => opened.read().map(Some).map_err(|error| format!("cannot be read: {error}")),
+    }
+}
+
+/// Reads a file's text. Errors: the line or the model, and what is wrong with it.
+pub fn parse(text: &str) -> Result<Wish, String> {
     let file: RoutesFile = toml::from_str(text).map_err(|error| {
         let before = error.span().map_or("", |span| &text[..span.start]);
         format!("line {}: {}", before.matches('\n').count() + 1, error.message())
@@ -103,13 +140,13 @@ impl FileModel {
 /// Applies the file, at the start and whenever it changes.
 pub struct Follower {
     live: Arc<Live>,
-    path: PathBuf,
+    path: RoutesPath,
     /// What was last said of trouble, so that it is said once.
     complaint: String,
 }
 
 impl Follower {
-    pub fn new(live: Arc<Live>, path: PathBuf) -> Self {
+    pub fn new(live: Arc<Live>, path: RoutesPath) -> Self {
         Self { live, path, complaint: String::new() }
     }
 

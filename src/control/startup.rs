@@ -11,7 +11,7 @@ use super::watch::look;
 use crate::id::{ModelName, Version};
 use crate::model::VersionState;
 use crate::model::repository::{Candidate, scan};
-use crate::serve::ModelEntry;
+use crate::serve::{ModelEntry, NOT_LOADED};
 
 /// Who changes things while the server starts.
 const STARTUP: &str = "startup";
@@ -45,7 +45,10 @@ impl Control {
         }
         let scan = scan(&config.models, &config.defaults)?;
         for name in &scan.misnamed {
-            tracing::warn!("the folder '{name}' is passed over: its name cannot be a model's");
+            tracing::warn!("the folder {name:?} is passed over: its name cannot be a model's");
+        }
+        if scan.left_out > 0 {
+            tracing::error!("{} models are left out: the models folder has too many", scan.left_out);
         }
         let mut work = Work::default();
         let mut entries: Vec<(ModelName, ModelEntry)> = Vec::new();
@@ -127,7 +130,7 @@ impl Control {
 fn announced(live: &Live, candidate: &Candidate, policy: bool) -> ModelEntry {
     match live.desired(&candidate.name).wanted(candidate, policy) {
         Ok(wanted) if wanted.is_empty() && !policy => {
-            ModelEntry { reason: Some("not loaded".to_owned()), ..ModelEntry::default() }
+            ModelEntry { reason: Some(NOT_LOADED.to_owned()), ..ModelEntry::default() }
         }
         Ok(wanted) => ModelEntry {
             versions: wanted.into_iter().map(|version| (version, VersionState::Loading)).collect(),

@@ -5,14 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::desired::Explicit;
 use super::forms;
 use super::service::Control;
-use crate::error::{ErrorKind, ServeError};
+use crate::error::{ErrorKind, ServeError, excerpt};
 use crate::id::ModelName;
 use crate::model::VersionState;
 
@@ -86,34 +85,66 @@ impl Control {
         });
     }
 
-    /// Writes a client's files into a new folder; gives its path inside the uploads.
+    /// Writes a client's files into a new folder; gives its path inside the uploads. Nothing is written unless every
+    /// name is one that may be; whoever calls removes what a failure leaves.
     fn keep_upload(&self, model: &str, files: &[(String, Bytes)]) -> Result<String, ServeError> {
-        let name = format!("{model}/{}", super::now_ms());
-        let folder = self.live.config.uploads.join(&name);
-        let failed = |error: std::io::Error| {
-            ServeError::new(
-                ErrorKind::Unavailable,
-                format!("failed to load '{model}': its files cannot be kept: {error}"),
-            )
-        };
-        for (path, bytes) in files {
-            let inside = inside(path).ok_or_else(|| {
-                ServeError::invalid(format!(
-                    "failed to load '{model}': file '{}' must be a path inside the model's folder, such as \
-                     1/model.onnx",
-                    crate::error::excerpt(path)
-                ))
-            })?;
-            let target = folder.join(inside);
-            std::fs::create_dir_all(target.parent().unwrap_or(&folder)).map_err(failed)?;
-            let write = || {
-                let mut file = std::fs::File::create(&target)?;
-                file.write_all(bytes)?;
-                file.sync_all()
-            };
-            write().map_err(failed)?;
+        let refused = |reason: String| ServeError::invalid(format!("failed to load '{model}': {reason}"));
+        if files.len() > FILES_MAX {
+            return Err(refused(format!("{} files were sent; at most {FILES_MAX} are taken", files.len())));
         }
-        Ok(name)
+        let mut names = BTreeSet::new();
+        for (path, _) in files {
+            if !may_be_sent(path) {
+                return Err(refused(format!(
+                    "file '{}' must be a path inside the model's folder, such as 1/model.onnx: at most \
+                     {PARTS_MAX} names, {NAME_BYTES_MAX} bytes each, without '..', '\\', '%' and control characters",
+                    excerpt(path)
+                )));
+            }
+            if !names.insert(path.as_str()) {
+                return Err(refused(format!("file '{}' was sent twice", excerpt(path))));
+            }
+        }
+        // A file of that name would stand where the folder of another has to be.
+        let folder_of = |path: &str| path.match_indices('/').any(|(at, _)| names.contains(&path[..at]));
+        if let Some((path, _)) = files.iter().find(|(path, _)| folder_of(path)) {
+            return Err(refused(format!(
+                "file '{}' lies in something that was sent as a file",
+                excerpt(path)
+            )));
+        }
+        self.write_upload(model, files).map_err(|error| {
+            let reason = match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    "there is no room left in the state folder".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            let message = format!("failed to load '{model}': its files cannot be kept: {reason}");
+            ServeError::new(ErrorKind::Unavailable, message)
+        })
+    }
+
+    /// The folder is a new one, and so is each file: nothing that is there is written to or followed.
+    fn write_upload(&self, model: &str, files: &[(String, Bytes)]) -> std::io::Result<String> {
+        let of_model = self.live.config.uploads.join(model);
+        std::fs::create_dir_all(&of_model)?;
+        let mut number = super::now_ms();
+        while let Err(error) = std::fs::create_dir(of_model.join(number.to_string())) {
+            if error.kind() != std::io::ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            number += 1;
+        }
+        let folder = of_model.join(number.to_string());
+        for (path, bytes) in files {
+            let target = folder.join(path);
+            std::fs::create_dir_all(target.parent().unwrap_or(&folder))?;
+            let mut file = std::fs::File::create_new(&target)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+        }
+        Ok(format!("{model}/{number}"))
     }
 
     /// Removes the uploads of a model, but for the one that it is loaded from. Files that are mapped stay readable.
@@ -128,11 +159,22 @@ impl Control {
     }
 }
 
-/// The path, if it names something below the folder that it is joined to.
-fn inside(path: &str) -> Option<PathBuf> {
-    let path = Path::new(path);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-    (plain && path.components().count() > 0).then(|| path.to_owned())
+/// Files of one load: a model of a hundred versions with their data has fewer. Their bytes are bounded by the
+/// message that they come in.
+const FILES_MAX: usize = 1024;
+
+/// Names in a file's path. Triton's layout has two or three.
+const PARTS_MAX: usize = 16;
+
+/// Bytes of one name: what file systems take.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Whether a path names something below the folder that it is joined to, in its one plain spelling.
+fn may_be_sent(path: &str) -> bool {
+    // A percent sign could be somebody's way to spell a dot or a slash, a backslash is a slash elsewhere.
+    let legal = |c: char| !c.is_control() && !matches!(c, '\\' | '%');
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= NAME_BYTES_MAX;
+    path.split('/').count() <= PARTS_MAX && path.split('/').all(plain) && path.chars().all(legal)
 }
 
 #[cfg(test)]
@@ -140,12 +182,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_paths_inside_the_folder_are_taken() {
-        for good in ["1/model.onnx", "config.pbtxt", "labels/a.txt"] {
-            assert_eq!(inside(good).as_deref(), Some(Path::new(good)));
+    fn only_plain_paths_inside_the_folder_are_taken() {
+        for good in
+            ["1/model.onnx", "config.pbtxt", "labels/a.txt", "1/Größe 2.bin", "..x/y", &"a".repeat(255)]
+        {
+            assert!(may_be_sent(good), "{good}");
         }
-        for bad in ["", "/etc/passwd", "../x", "1/../../x", ".", "a/../b"] {
-            assert_eq!(inside(bad), None, "{bad}");
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "1/../../x",
+            ".",
+            "a/../b",
+            "a/..",
+            "a//b",
+            "a/./b",
+            "./a",
+            "a/",
+            "/",
+            "%2e%2e/x",
+            "..%2fx",
+            "..\\x",
+            "a\0b",
+            "a\nb",
+            &"a".repeat(256),
+            &"a/".repeat(100),
+        ] {
+            assert!(!may_be_sent(bad), "{bad:?}");
         }
     }
 }

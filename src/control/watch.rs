@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::live::Live;
 use super::stop::Stop;
 use crate::id::{ModelName, Version};
+use crate::model::repository::could_be_model;
 
 /// Who changes things when the repository does.
 const WATCH: &str = "watch";
@@ -19,8 +20,11 @@ const WATCH: &str = "watch";
 /// How often the repository is read.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Files of one folder that are looked at; more do not tell more.
-const FILES_MAX: usize = 4096;
+/// Files and folders of one model or version that are looked at; more do not tell more.
+const ENTRIES_MAX: usize = 4096;
+
+/// Folders within each other that are looked into. Model files lie two deep.
+const DEPTH_MAX: usize = 16;
 
 /// Sizes and times of the files of a folder.
 type Print = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
@@ -137,45 +141,55 @@ impl Watch {
 }
 
 /// Takes the prints of every model's folder; `None` where the repository itself cannot be read.
+///
+/// Looks at names, sizes and times alone, and follows no link: a link is looked at itself.
 pub fn look(models: &Path) -> Option<Prints> {
-    std::fs::read_dir(models).ok()?;
-    let folders = entries(models).into_iter().filter_map(|(name, path)| {
-        let model = ModelName::parse(&name).filter(|_| !name.starts_with('.') && path.is_dir())?;
-        Some((model, model_print(&path)))
+    let entries = std::fs::read_dir(models).ok()?.filter_map(Result::ok);
+    let folders = entries.filter_map(|entry| {
+        let model = ModelName::parse(entry.file_name().to_str()?)?;
+        could_be_model(&entry).then(|| (model, model_print(&entry.path())))
     });
     Some(folders.collect())
 }
 
 fn model_print(folder: &Path) -> ModelPrint {
     let mut print = ModelPrint { exists: true, ..ModelPrint::default() };
-    for (name, path) in entries(folder) {
-        match Version::parse(&name).filter(|_| path.is_dir()) {
+    let is_folder = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    if !is_folder(folder) {
+        collect(folder, &mut print.shared, &mut 1, 0);
+        return print;
+    }
+    let (mut left, mut left_of_shared) = (ENTRIES_MAX, ENTRIES_MAX);
+    for (name, path) in entries(folder, &mut left) {
+        match Version::parse(&name).filter(|_| is_folder(&path)) {
             Some(version) => {
                 let mut files = Print::new();
-                collect(&path, &mut files);
+                collect(&path, &mut files, &mut ENTRIES_MAX.clone(), DEPTH_MAX);
                 print.versions.insert(version, files);
             }
-            None => collect(&path, &mut print.shared),
+            None => collect(&path, &mut print.shared, &mut left_of_shared, DEPTH_MAX),
         }
     }
     print
 }
 
-fn collect(path: &Path, print: &mut Print) {
-    if print.len() >= FILES_MAX {
-        return;
-    }
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    if metadata.is_dir() {
-        for (_, path) in entries(path) {
-            collect(&path, print);
+/// Notes the files below `path`, as long as there are entries `left`, down to so many folders within each other.
+fn collect(path: &Path, print: &mut Print, left: &mut usize, depth: usize) {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return };
+    if metadata.is_dir() && depth > 0 {
+        for (_, path) in entries(path, left) {
+            collect(&path, print, left, depth - 1);
         }
     } else {
         print.insert(path.to_owned(), (metadata.len(), metadata.modified().ok()));
     }
 }
 
-fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect()
+/// Names and paths in a folder, at most `left`, which they are taken from.
+fn entries(folder: &Path, left: &mut usize) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).take(*left);
+    let entries: Vec<_> =
+        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect();
+    *left -= entries.len();
+    entries
 }

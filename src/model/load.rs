@@ -1,25 +1,24 @@
-//! From a folder to a servable: read, check against the config, prove, warm up, start.
+//! From a folder to a servable: read, try, check against the config, prove, warm up, start.
 //!
+//! Always: a version is tried with made-up data in a process of its own before it is opened where it is served; one that
+//! ends that process, or takes too much of it, is not served.
 //! Always: everything up to the start may run on a thread of low priority; the start may not, because threads
 //! inherit the priority of the thread that starts them.
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::config::{Completed, ModelConfig, complete, may_batch};
+use super::config::{Completed, ModelConfig, WarmupSample, complete, may_batch};
 use super::padding::padding;
 use super::prove::proves_to_batch;
 use super::repository::Candidate;
 use super::servable::{Parts, Servable};
 use super::warmup;
-use crate::backend::{Device, Loader, Session};
+use crate::backend::{Device, Isolation, Loader, Model, Session};
 use crate::batch::{Batching, Costs, Padding, Scheduler, Size, Urgency};
 use crate::cache::ResponseCache;
 use crate::event::{EventSink, ServableProfile};
 use crate::id::{ServableId, Version};
+use crate::tensor::{ANY, DataType, TensorSpec};
 
 /// What to load and with what.
 pub struct LoadRequest<'a> {
@@ -58,14 +57,34 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         tracing::warn!(model = %id, "config.pbtxt: {hint} has no effect here");
     }
     let artefact = candidate.artefact(request.version, &config.file_name)?;
-    let digest =
-        digest(&artefact.file).map_err(|e| format!("the model file cannot be read: {}", e.kind()))?;
-    let instances = instances(config, |device| {
-        request.loader.load(&artefact, device, &config.session).map_err(|e| e.to_string())
-    })?;
+    let device = &config.instances.first().ok_or("the config asks for no instance")?.device;
+    let model = request.loader.read(&artefact, device, &config.session).map_err(|e| e.to_string())?;
+    let trial = model.trial();
+    let completed = completed(&id, config, &*trial)?;
+    let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &*trial)).transpose();
+    let rehearsed = match trial.worker() {
+        Some(_) => rehearse(&*trial, config, &completed),
+        None => Ok(Rehearsal::Unneeded),
+    };
+    // Whatever went wrong before, that its process ended says more.
+    model.passed().map_err(|e| e.to_string())?;
+    let (rehearsal, padding) = (rehearsed?, padding?);
+    drop(trial);
+    let reasons = reasons_for_isolation(&*model, &completed, rehearsal);
+    let apart = match config.isolation {
+        Isolation::Auto => !reasons.is_empty(),
+        Isolation::Process => true,
+        Isolation::None => false,
+    };
+    let session = |device: &Device| {
+        let isolated = apart.then(|| model.isolated(device)).flatten();
+        isolated.unwrap_or_else(|| model.here(device)).map_err(|e| e.to_string())
+    };
+    let instances = instances(config, session)?;
     let session = instances.first().ok_or("the config asks for no instance")?;
-    let completed = completed(&id, config, &**session)?;
-    let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &**session)).transpose()?;
+    if session.worker().is_some() && !reasons.is_empty() {
+        tracing::info!(model = %id, "it runs in a process of its own: {}", reasons.join(", "));
+    }
     let costs = warm_up(&id, config, &completed, &instances)?;
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
@@ -85,12 +104,48 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         instances,
         costs: Arc::new(costs),
         graph_input_count,
-        digest,
+        digest: model.digest().to_owned(),
     })
 }
 
+/// What came of running a version on trial.
+enum Rehearsal {
+    /// It is not tried apart.
+    Unneeded,
+    /// It answered, as large as requests may be, and took so many bytes of memory.
+    Answered { peak_bytes: u64 },
+    /// Made-up data does not suit it, so nothing is known.
+    Unanswered,
+}
+
+/// Memory that a model takes while it is tried beyond which it is not trusted with this process's own, besides four
+/// times its files. ONNX Runtime itself takes some 100 MB of it.
+const PEAK_BYTES: u64 = 384 << 20;
+
+/// Why a version should run in a process of its own: it could harm this one, or take more of its memory than was seen.
+fn reasons_for_isolation(model: &dyn Model, completed: &Completed, rehearsal: Rehearsal) -> Vec<String> {
+    let mut reasons = match model.hazards() {
+        [] => Vec::new(),
+        hazards => vec![format!("its graph has {}", hazards.join(", "))],
+    };
+    // Requests choose these sizes, and what comes of them grows faster than they do.
+    let open =
+        |spec: &TensorSpec| spec.any_rank || spec.dims.contains(&ANY) || spec.datatype == DataType::Bytes;
+    if model.grows() && completed.signature.inputs.iter().any(open) {
+        reasons.push("requests choose the sizes of its inputs".to_owned());
+    }
+    match rehearsal {
+        Rehearsal::Unanswered => reasons.push("it does not answer made-up data".to_owned()),
+        Rehearsal::Answered { peak_bytes } if peak_bytes > PEAK_BYTES + 4 * model.bytes() => {
+            reasons.push(format!("it takes {} MB for made-up data", peak_bytes >> 20));
+        }
+        Rehearsal::Answered { .. } | Rehearsal::Unneeded => {}
+    }
+    reasons
+}
+
 impl Loaded {
-    /// sha256 of the model file, in hexadecimal.
+    /// Names its artefact; see [`crate::backend::Model::digest`].
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -173,6 +228,16 @@ fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Re
     Ok(completed)
 }
 
+/// Runs a version on trial with the data that its warm-up will have, and with made-up data that may not suit it.
+fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) -> Result<Rehearsal, String> {
+    let once = |sample: &WarmupSample| WarmupSample { count: 1, ..sample.clone() };
+    let samples: Vec<WarmupSample> = config.warmup.iter().map(once).collect();
+    warmup::run_samples(trial, completed, &samples)?;
+    let answered = warmup::run_largest(trial, completed);
+    let peak_bytes = trial.worker().map_or(0, |worker| worker.peak_bytes);
+    Ok(if answered { Rehearsal::Answered { peak_bytes } } else { Rehearsal::Unanswered })
+}
+
 /// Warms every session, and learns from them what calls cost.
 fn warm_up(
     id: &ServableId,
@@ -213,17 +278,4 @@ fn warm_up(
 fn thread_name(id: &ServableId) -> String {
     let model: String = id.model.as_str().chars().take(10).collect();
     format!("{model}/{}", id.version)
-}
-
-fn digest(file: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(file)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

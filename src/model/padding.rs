@@ -265,7 +265,8 @@ mod tests {
             "{{{batching}, \"parameters\": {{\"pad_inputs\": {{\"string_value\": \"x:0,mask:mask\"}}}}}}"
         );
         let config =
-            config::from_json(&text, std::path::Path::new("."), &name, &Defaults::default()).unwrap();
+            config::from_json(&text, &crate::backend::Folder::new(".", ""), &name, &Defaults::default())
+                .unwrap();
         let completed = config::complete(&config, session.graph(), true).unwrap();
         padding(config.padding.as_ref().unwrap(), &completed, &session)
     }

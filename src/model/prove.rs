@@ -38,9 +38,11 @@ pub fn proves_to_batch(session: &dyn Session) -> Result<(), String> {
 fn compare(session: &dyn Session, graph: &Graph, open: i64) -> Result<Result<(), String>, String> {
     let outputs: Vec<usize> = (0..graph.outputs.len()).collect();
     let required = || graph.inputs.iter().enumerate().filter(|(_, input)| !input.has_default);
-    let mut columns = Vec::new();
+    let (mut columns, mut left) = (Vec::new(), ELEMENTS_MAX);
     for (index, input) in required() {
         let row = row_shape(input, open).ok_or("an input is too large")?;
+        let rest = row.elements().and_then(|elements| left.checked_sub(elements));
+        left = rest.ok_or("its inputs are too large")?;
         let rows: Vec<Bytes> = (0..ROWS).map(|i| sample(input.datatype, &row, Fill::Distinct(i))).collect();
         columns.push((index, input.datatype, row, rows));
     }

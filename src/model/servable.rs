@@ -1,6 +1,5 @@
 //! A version that is loaded, warmed and ready to run, and the states around that.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -8,10 +7,10 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::config::Completed;
-use crate::backend::Session;
+use crate::backend::{Session, WorkerState};
 use crate::batch::{
-    Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Padding, Queued, Scheduler, ShapeKey,
-    SubmitError, Text, TimeoutAction, Urgency,
+    Answer, Batching, BatchingPolicy, Costs, Job, LevelPolicy, Padding, Presence, Queued, Scheduler,
+    ShapeKey, SubmitError, Text, TimeoutAction, Urgency,
 };
 use crate::cache::CachePartition;
 use crate::event::{ServableProfile, ServableSink};
@@ -87,13 +86,22 @@ pub struct Submitted {
     pub rejected_at: Option<Instant>,
     /// Whoever waits must call [`Servable::run_on_the_spot`] first.
     pub on_the_spot: bool,
-    picked: Arc<AtomicBool>,
+    presence: Waiting,
+}
+
+/// Tells the scheduler when nobody waits any more.
+struct Waiting(Arc<Presence>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 impl Submitted {
     /// Whether the request has left the queue for a session.
     pub fn picked(&self) -> bool {
-        self.picked.load(Ordering::Relaxed)
+        self.presence.0.is_picked()
     }
 }
 
@@ -151,6 +159,11 @@ impl Servable {
         self.cache.as_ref()
     }
 
+    /// How its process does, if it has one of its own.
+    pub fn worker(&self) -> Option<WorkerState> {
+        self.session.worker()
+    }
+
     /// Requests that wait.
     pub fn queue_depth(&self) -> usize {
         self.scheduler.depth()
@@ -172,7 +185,7 @@ impl Servable {
 
     /// Runs a batch with that request in it on this thread, if nobody has taken it up yet and an instance is free.
     pub fn run_on_the_spot(&self, submitted: &Submitted) {
-        self.scheduler.run_on_the_spot(&submitted.picked);
+        self.scheduler.run_on_the_spot(&submitted.presence.0);
     }
 
     /// Nobody comes to run what waits.
@@ -251,7 +264,7 @@ impl Servable {
         let inputs = self.in_graph_order(inputs);
         let text = self.padding.as_ref().and_then(|padding| Text::of(padding, &inputs));
         let key = text.as_ref().map_or(plain, |text| ShapeKey::of_text(&inputs, text));
-        let picked = Arc::new(AtomicBool::new(false));
+        let presence = Arc::new(Presence::default());
         // It goes through several hands, each of which would move all of it.
         let job = Box::new(Job {
             inputs,
@@ -261,11 +274,11 @@ impl Servable {
             queued: Instant::now(),
             key,
             text,
-            picked: Arc::clone(&picked),
+            presence: Arc::clone(&presence),
             reply,
         });
         let Queued { rejected_at, on_the_spot } = scheduler.submit(job, may_run)?;
-        Ok(Submitted { answer, rejected_at, on_the_spot, picked })
+        Ok(Submitted { answer, rejected_at, on_the_spot, presence: Waiting(presence) })
     }
 
     /// The signature leaves out optional inputs that the config does not name; the graph has them.

@@ -154,6 +154,14 @@ pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
     MadeUp { measured, failure }
 }
 
+/// Runs made-up data of one row and of as many as there may be. Whether both were answered.
+pub fn run_largest(session: &dyn Session, completed: &Completed) -> bool {
+    [1, completed.signature.max_batch_size.max(1)].into_iter().all(|rows| {
+        let inputs = made_up(session, completed, rows);
+        inputs.is_ok_and(|inputs| inputs.is_some_and(|inputs| timed(session, completed, &inputs).is_ok()))
+    })
+}
+
 fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Measured>) -> Result<(), String> {
     let started = Instant::now();
     let rows_max = completed.signature.max_batch_size.max(1);
@@ -189,7 +197,7 @@ fn made_up(
     completed: &Completed,
     rows: usize,
 ) -> Result<Option<Vec<BatchInput>>, String> {
-    let mut inputs = Vec::new();
+    let (mut inputs, mut left) = (Vec::new(), ELEMENTS_MAX);
     for &index in &completed.graph_inputs {
         let input = &session.graph().inputs[index];
         if input.has_default {
@@ -202,8 +210,10 @@ fn made_up(
         let batched =
             completed.signature.batched() && input.dims.as_ref().is_some_and(|d| d.first() == Some(&ANY));
         let rows = if batched { rows } else { 1 };
-        if row.elements().and_then(|n| n.checked_mul(rows)).is_none_or(|n| n > ELEMENTS_MAX) {
-            return Ok(None);
+        let elements = row.elements().and_then(|n| n.checked_mul(rows));
+        match elements.and_then(|elements| left.checked_sub(elements)) {
+            None => return Ok(None),
+            Some(rest) => left = rest,
         }
         let shape = if batched { row.with_first(rows as i64) } else { row.clone() };
         let data = sample(input.datatype, &row, Fill::Random);
@@ -237,7 +247,8 @@ mod tests {
              \"dims\": [{columns}]}}], \"output\": [{{\"name\": \"y\", \"data_type\": \"TYPE_FP32\", \"dims\": [-1]}}]}}"
         );
         let config =
-            config::from_json(&text, std::path::Path::new("."), &name, &Defaults::default()).unwrap();
+            config::from_json(&text, &crate::backend::Folder::new(".", ""), &name, &Defaults::default())
+                .unwrap();
         let completed = config::complete(&config, session.graph(), false).unwrap();
         let made_up = run_default(&session, &completed);
         assert_eq!(made_up.failure, None);

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::shadow::ShadowLane;
-use crate::error::{ErrorKind, ServeError, excerpt};
+use crate::error::{ErrorKind, ServeError, excerpt, reason};
 use crate::id::{ModelName, ServableId, Version};
 use crate::infer::{RequestKeys, VersionPin};
 use crate::model::{Servable, VersionState};
@@ -108,6 +109,46 @@ impl ModelEntry {
         ready().find(|version| !self.reserved.contains(version)).or_else(|| ready().next())
     }
 
+    /// Whether any version is ready.
+    pub fn is_ready(&self) -> bool {
+        self.versions.values().any(VersionState::is_ready)
+    }
+
+    /// Whether it is meant to be served: neither was it left out nor taken down by somebody's word.
+    pub fn is_asked_for(&self) -> bool {
+        let taken_down = |state: &VersionState| match state {
+            VersionState::Unavailable { reason } => reason == UNLOADED,
+            VersionState::Unloading => true,
+            VersionState::Loading | VersionState::Ready(_) => false,
+        };
+        match self.versions.is_empty() {
+            true => self.reason.as_deref() != Some(NOT_LOADED),
+            false => !self.versions.values().all(taken_down),
+        }
+    }
+
+    /// Why the version asked for is not ready, or no version is, by the words of the versions themselves.
+    pub fn reason_of(&self, pin: &VersionPin) -> String {
+        let asked = match pin {
+            VersionPin::Routed => None,
+            VersionPin::Version(version) => Some(*version),
+            VersionPin::Label(label) => self.labels.get(label).copied(),
+        };
+        let told = |(version, state): (&Version, &VersionState)| match state {
+            VersionState::Ready(_) => None,
+            VersionState::Loading => Some(format!("version {version} is loading")),
+            VersionState::Unloading => Some(format!("version {version} is being unloaded")),
+            VersionState::Unavailable { reason } => Some(format!("version {version}: {reason}")),
+        };
+        let versions = self.versions.iter().rev().filter(|(version, _)| asked.is_none_or(|v| v == **version));
+        let reasons: Vec<String> = versions.filter_map(told).take(REASONS_TOLD_MAX).collect();
+        match (reasons.is_empty(), asked) {
+            (false, _) => reason(reasons.join("; ")),
+            (true, Some(version)) => format!("there is no version {version}"),
+            (true, None) => self.reason.clone().unwrap_or_else(|| "no version is loaded".to_owned()),
+        }
+    }
+
     /// The servable of a version, if it is ready.
     pub fn ready(&self, version: Version) -> Option<&Arc<Servable>> {
         match self.versions.get(&version) {
@@ -116,6 +157,15 @@ impl ModelEntry {
         }
     }
 }
+
+/// Why a version is unavailable that was taken down by somebody's word.
+pub const UNLOADED: &str = "unloaded";
+
+/// Why a model has no version that nobody asked for.
+pub const NOT_LOADED: &str = "not loaded";
+
+/// Versions whose reasons are told at once.
+const REASONS_TOLD_MAX: usize = 5;
 
 /// The table.
 #[derive(Clone, Default)]
@@ -162,6 +212,8 @@ pub struct Table {
     current: ArcSwap<Snapshot>,
     /// Writers take turns; readers do not know of it.
     writer: Mutex<()>,
+    /// Tells of every change.
+    changed: watch::Sender<()>,
 }
 
 impl Table {
@@ -176,6 +228,12 @@ impl Table {
         let mut next = Snapshot::clone(&self.current.load());
         change(&mut next);
         self.current.store(Arc::new(next));
+        self.changed.send_replace(());
+    }
+
+    /// Hears of every table that is published from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Publishes the state of one version.

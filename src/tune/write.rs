@@ -4,12 +4,12 @@
 //! the server uses.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 
 use super::TuneError;
 use super::trial::in_force;
-use crate::model::config::{CpuSetting, FILE_NAME, with_cpu_setting};
+use crate::model::config::{CpuSetting, FILE_NAME, text, with_cpu_setting};
 use crate::model::repository::{Candidate, found_at};
 
 /// What became of a config that was to be written.
@@ -26,13 +26,11 @@ pub enum Written {
 ///
 /// Errors: the file cannot be written; what was written is read as something else.
 pub fn write(candidate: &Candidate, setting: CpuSetting) -> Result<Written, TuneError> {
-    let named = candidate.folder.join(FILE_NAME);
-    // A link goes on leading to the file that it leads to.
-    let path = fs::canonicalize(&named).unwrap_or(named);
-    let text = match fs::read_to_string(&path) {
+    let path = candidate.folder.path().join(FILE_NAME);
+    // What the server does not read, a link for one, is not written either.
+    let text = match text(&candidate.folder) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(TuneError::Unwritable(error)),
+        Err(reason) => return Ok(Written::LeftAlone(reason)),
     };
     let edited = match with_cpu_setting(&text, setting) {
         Ok(edited) if edited == text => return Ok(Written::Unchanged),
@@ -41,7 +39,7 @@ pub fn write(candidate: &Candidate, setting: CpuSetting) -> Result<Written, Tune
     };
     replace(&path, &edited).map_err(TuneError::Unwritable)?;
     let defaults = candidate.config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
-    let read = found_at(&candidate.folder, &candidate.name, None, &defaults).config;
+    let read = found_at(candidate.folder.clone(), &candidate.name, None, &defaults).config;
     let read = read.map_err(TuneError::Misread)?;
     match in_force(&read, setting.threads)? {
         found if found == setting => Ok(Written::Changed),
@@ -71,13 +69,14 @@ fn write_synced(beside: &Path, path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Folder;
     use crate::id::ModelName;
     use crate::model::config::Defaults;
 
     const SETTING: CpuSetting = CpuSetting { threads: 3, instances: 5 };
 
     fn candidate(folder: &Path) -> Candidate {
-        found_at(folder, &ModelName::parse("m").unwrap(), None, &Defaults::default())
+        found_at(Folder::new(folder, ""), &ModelName::parse("m").unwrap(), None, &Defaults::default())
     }
 
     #[test]
@@ -92,16 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_link_leads_to_is_written_in_its_place() {
+    fn a_file_that_a_link_leads_to_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let elsewhere = folder.path().join("elsewhere");
         fs::write(&elsewhere, "# kept\n").unwrap();
         let model = folder.path().join("m");
         fs::create_dir(&model).unwrap();
         std::os::unix::fs::symlink(&elsewhere, model.join(FILE_NAME)).unwrap();
-        assert_eq!(write(&candidate(&model), SETTING).unwrap(), Written::Changed);
-        assert!(model.join(FILE_NAME).is_symlink());
-        assert!(fs::read_to_string(elsewhere).unwrap().starts_with("# kept\ninstance_group"));
+        let Written::LeftAlone(reason) = write(&candidate(&model), SETTING).unwrap() else { panic!() };
+        assert!(reason.contains("config.pbtxt is a link"), "{reason}");
+        assert_eq!(fs::read_to_string(elsewhere).unwrap(), "# kept\n");
     }
 
     #[test]

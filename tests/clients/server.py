@@ -44,13 +44,16 @@ class NotStarted(Exception):
 
 
 class StartedWeir(Weir):
-    """A server of our own; a context manager that stops it."""
+    """A server of our own; a context manager that stops it.
 
-    def __init__(self, models, *arguments):
+    `at`: its three addresses, else any free ports. With them, `until_ready=False` does not wait for it.
+    """
+
+    def __init__(self, models, *arguments, at=("127.0.0.1:0",) * 3, until_ready=True):
         self._state = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
-            [_binary(), "serve", "--models", str(models), "--state", self._state.name]
-            + [word for port in ("--http", "--grpc", "--metrics") for word in (port, "127.0.0.1:0")]
+            [binary(), "serve", "--models", str(models), "--state", self._state.name]
+            + [word for pair in zip(("--http", "--grpc", "--metrics"), at) for word in pair]
             + list(arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -62,6 +65,9 @@ class StartedWeir(Weir):
         lines = queue.Queue()
         _each_line(self._process.stderr, self._stderr.append)
         _each_line(self._process.stdout, lines.put, at_end=lambda: lines.put(None))
+        if not until_ready:
+            super().__init__(*at, models)
+            return
         try:
             addresses = self._until_ready(lines)
         except BaseException:
@@ -103,6 +109,10 @@ class StartedWeir(Weir):
     def stop(self):
         """SIGTERM, then SIGKILL; gives the exit code."""
         self._process.terminate()
+        return self.until_ended()
+
+    def until_ended(self):
+        """The exit code of a server that was told to end; SIGKILL if it takes too long."""
         try:
             return self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
@@ -116,7 +126,8 @@ class StartedWeir(Weir):
         self.stop()
 
 
-def _binary():
+def binary():
+    """The path of the binary under test."""
     binary = os.environ.get("WEIR_BIN") or shutil.which("weir")
     if not binary:
         raise NotStarted("set WEIR_BIN to the weir binary, or WEIR_HTTP and its siblings to a running server")

@@ -3,6 +3,7 @@
 mod batch;
 mod heavy;
 mod idle;
+mod isolation;
 mod json;
 mod memory;
 mod metrics;
@@ -19,7 +20,7 @@ use super::table::Table;
 
 type Workload = fn(&Options, &mut Table);
 
-pub const WORKLOADS: [(&str, Workload); 11] = [
+pub const WORKLOADS: [(&str, Workload); 12] = [
     ("small", small::measure),
     ("json", json::measure),
     ("tensor", tensor::measure),
@@ -29,6 +30,7 @@ pub const WORKLOADS: [(&str, Workload); 11] = [
     ("open", open::measure),
     ("objective", objective::measure),
     ("idle", idle::measure),
+    ("isolation", isolation::measure),
     ("start", start::measure),
     ("memory", memory::measure),
 ];

@@ -3,12 +3,14 @@
 //! Not here: what a load does with a config and files; `control` checks and keeps them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::call;
@@ -58,7 +60,36 @@ pub async fn unload(gateway: &Arc<Gateway>, model: String, actor: String) -> Res
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Body {
-    parameters: BTreeMap<String, Value>,
+    parameters: Named,
+}
+
+/// The parameters by name. A name that comes twice is an error: which of the two was meant?
+#[derive(Default)]
+struct Named(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Named;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of parameters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Named, A::Error> {
+                let mut named = BTreeMap::new();
+                while let Some((name, value)) = pairs.next_entry::<String, Value>()? {
+                    if named.insert(name.clone(), value).is_some() {
+                        let twice = format!("parameter '{}' is there twice", excerpt(&name));
+                        return Err(serde::de::Error::custom(twice));
+                    }
+                }
+                Ok(Named(named))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
 }
 
 impl Body {
@@ -75,7 +106,7 @@ impl Body {
 /// What a load over HTTP brings along: a config as JSON in a string, files in base64.
 pub fn load_of_json(body: &[u8]) -> Result<LoadParameters, ServeError> {
     let mut parameters = LoadParameters::default();
-    for (name, value) in Body::read(body)?.parameters {
+    for (name, value) in Body::read(body)?.parameters.0 {
         match (name.as_str(), file_path(&name), value) {
             ("config", _, Value::String(config)) => parameters.config = Some(config),
             ("config", ..) => return Err(ill_typed(&name, "a string that holds JSON")),
@@ -93,7 +124,7 @@ pub fn load_of_json(body: &[u8]) -> Result<LoadParameters, ServeError> {
 /// Errors: anything but `unload_dependents`, which is true or false and has no effect: no model depends on another
 /// here.
 pub fn check_unload_json(body: &[u8]) -> Result<(), ServeError> {
-    for (name, value) in Body::read(body)?.parameters {
+    for (name, value) in Body::read(body)?.parameters.0 {
         match (name.as_str(), value) {
             (UNLOAD_DEPENDENTS, Value::Bool(_)) => {}
             (UNLOAD_DEPENDENTS, _) => return Err(ill_typed(&name, "true or false")),
@@ -206,6 +237,7 @@ mod tests {
     fn parameters_that_are_not_known_or_not_fit_are_named() {
         for (body, words) in [
             (r#"{"parameters":{"config":{}}}"#, "'config' must be a string"),
+            (r#"{"parameters":{"file:1/x":"","file:1/x":""}}"#, "'file:1/x' is there twice"),
             (r#"{"parameters":{"file:1/model.onnx":"?"}}"#, "'file:1/model.onnx' must be in base64"),
             (r#"{"parameters":{"file:1/model.onnx":7}}"#, "'file:1/model.onnx' must be a string"),
             (r#"{"parameters":{"file:":"AAEC"}}"#, "unknown parameter 'file:'"),

@@ -221,7 +221,9 @@ impl Packed {
             DataType::Int16 => put!(i16),
             DataType::Int32 => put!(i32),
             DataType::Int64 => put!(i64),
-            DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => self.float(value as f64),
+            // Through a float64 a large number would be rounded twice.
+            DataType::Fp32 => self.push(&(value as f32).to_le_bytes()),
+            DataType::Fp16 | DataType::Bf16 | DataType::Fp64 => self.float(value as f64),
             DataType::Bytes => Err(E::custom(format_args!("{value} is not a string; write it in quotes"))),
         }
     }
@@ -231,7 +233,8 @@ impl Packed {
         let (overflows, result) = match self.datatype {
             DataType::Fp64 => (false, self.push(&value.to_le_bytes())),
             DataType::Fp32 => {
-                (too_large((value as f32).is_infinite()), self.push(&(value as f32).to_le_bytes()))
+                let single = single(value);
+                (too_large(single.is_infinite()), self.push(&single.to_le_bytes()))
             }
             DataType::Fp16 => {
                 let half = f16::from_f64(value);
@@ -247,6 +250,14 @@ impl Packed {
         }
         result
     }
+}
+
+/// The float32 that a number means which was read as a float64.
+fn single(value: f64) -> f32 {
+    // Of all float32 this is the only one (all were tried) whose shortest text, which is what clients and we write, is
+    // half-way between two float32 once it is read as a float64, so that rounding again would give its neighbour.
+    const SHORTEST: f32 = 7.038531e-26;
+    if value.abs() == 7.038531e-26_f64 { SHORTEST.copysign(value as f32) } else { value as f32 }
 }
 
 #[cfg(test)]
@@ -276,6 +287,9 @@ mod tests {
         check("[1.5]", DataType::Fp16, 1, &f16::from_f32(1.5).to_le_bytes());
         check("[1.5]", DataType::Bf16, 1, &bf16::from_f32(1.5).to_le_bytes());
         check("[0.1]", DataType::Fp32, 1, &0.1f32.to_le_bytes());
+        check("[-7.038531e-26]", DataType::Fp32, 1, &(-7.038531e-26f32).to_le_bytes());
+        // 2^54 + 2^30 + 1: a little more than half-way between two float32.
+        check("[18014399583223809]", DataType::Fp32, 1, &18_014_400_656_965_632f32.to_le_bytes());
         check("[0.1, 1]", DataType::Fp64, 2, &[0.1f64.to_le_bytes(), 1f64.to_le_bytes()].concat());
         check("[null]", DataType::Fp32, 1, &f32::NAN.to_le_bytes());
         check("[\"-Infinity\"]", DataType::Fp32, 1, &f32::NEG_INFINITY.to_le_bytes());

@@ -10,7 +10,6 @@ use crate::api::questions::{Gateway, pinned};
 use crate::error::{ErrorKind, ServeError};
 use crate::proto::inference as pb;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use crate::serve::Phase;
 
 pub struct Inference {
     gateway: Arc<Gateway>,
@@ -40,8 +39,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<pb::ServerReadyRequest>,
     ) -> Result<Response<pb::ServerReadyResponse>, Status> {
-        let ready = self.gateway.readiness.phase() == Phase::Ready;
-        Ok(Response::new(pb::ServerReadyResponse { ready }))
+        Ok(Response::new(pb::ServerReadyResponse { ready: self.gateway.readiness.is_ready() }))
     }
 
     /// An unknown model is not ready; clients take an error for a failed call.

@@ -3,10 +3,10 @@
 //! Always: an answer that is not 200 is `{"error": "…"}` in plain JSON; only successful predictions are
 //! compressed, because clients unpack nothing else.
 
-mod coding;
+pub mod coding;
 mod infer;
 mod json;
-mod route;
+pub mod route;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -134,7 +134,10 @@ async fn respond(
         Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, pin)?))),
         Resource::ModelReady => match gateway.model_ready(model, pin)? {
             true => Ok(Response::new(Body::default())),
-            false => Err(ServeError::invalid(format!("model '{model}' is not ready"))),
+            false => {
+                let reason = gateway.why_not_ready(model, pin)?;
+                Err(ServeError::invalid(format!("model '{model}' is not ready: {reason}")))
+            }
         },
         Resource::ModelConfig => Ok(json(&crate::model::config::to_json(&gateway.model_config(model, pin)?))),
         Resource::ModelStatistics => Ok(json(&json::statistics(&gateway.statistics(model, pin)?))),

@@ -1,21 +1,24 @@
-//! Reads an ONNX file before ONNX Runtime does: what must be refused, and what its outputs mean.
+//! Looks through an ONNX file before ONNX Runtime does: what must be refused, which data files it names, what could
+//! harm the process that runs it, and what its outputs mean.
 //!
-//! Always: no path that leaves the model's folder survives this; types that clients cannot send or receive are
-//! named.
+//! Always: types that clients cannot send or receive are named. It runs where the file cannot do harm: what a file says
+//! in a few bytes may take memory by the gigabyte.
 
-use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
-use super::memory::read_file;
-use crate::backend::{Artefact, LoadError, Outside, inside};
+use super::files::{Blob, as_bytes};
+use super::hazards::{DOMAINS, foreign_domain, grows, hazards};
+use crate::backend::LoadError;
 use crate::proto::onnx::{
     GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
 };
 
 /// What the file tells beyond names, types and shapes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Findings {
     /// Names of outputs that hold scores of classes.
     pub class_scores: Vec<String>,
@@ -23,7 +26,19 @@ pub struct Findings {
     pub class_labels: Vec<String>,
     /// Names of inputs and outputs whose number of dimensions the file does not say.
     pub any_rank: Vec<String>,
+    /// What could harm the process that runs it.
+    pub hazards: Vec<String>,
+    /// Whether what it computes may grow faster than its inputs, or by more than a few times.
+    pub grows: bool,
+    /// Where its external data lies, as the file writes it.
+    pub data: Vec<String>,
 }
+
+/// Data files of one model at the most: exporters write one, or one for each large tensor.
+const DATA_FILES_MAX: usize = 4096;
+
+/// Inputs and outputs of a graph at the most: each request is held against all of them.
+const TENSORS_MAX: usize = 4096;
 
 /// Operators whose named output is a predicted class, or scores of classes, as (type, output position, is label).
 const CLASSIFIERS: &[(&str, usize, bool)] = &[
@@ -47,26 +62,50 @@ const CARRIERS: &[&str] =
 /// How many carriers are followed from an output towards its classifier.
 const CARRIERS_MAX: usize = 8;
 
-pub fn inspect(artefact: &Artefact) -> Result<Findings, LoadError> {
-    let file = read_file(&artefact.file)
-        .map_err(|e| LoadError(format!("the model file cannot be read: {}", e.kind())))?;
-    if file.starts_with(b"version https://git-lfs") {
-        return Err(LoadError(
-            "the model file is a Git LFS pointer; fetch the file itself with git lfs pull".to_owned(),
-        ));
-    }
-    let model = ModelProto::decode(&*file)
+pub fn inspect(file: &Arc<Blob>) -> Result<Findings, LoadError> {
+    let model = ModelProto::decode(as_bytes(file))
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {
         LoadError("the model file holds no graph: it is not an ONNX model, or it is cut off".to_owned())
     })?;
-    check_data_paths(graph, &artefact.folder)?;
-    for function in &model.functions {
-        function.node.iter().try_for_each(|node| check_node(node, &artefact.folder))?;
+    if let Some(domain) = foreign_domain(&model) {
+        let domain: String = domain.chars().take(80).collect();
+        return Err(LoadError(format!(
+            "the model uses operators of domain '{domain}', which need a library of custom operators; only those of {} \
+             are run",
+            DOMAINS.map(|domain| format!("'{domain}'")).join(", ")
+        )));
     }
-    let initializers: Vec<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    for (role, count) in [("inputs", graph.input.len()), ("outputs", graph.output.len())] {
+        if count > TENSORS_MAX.max(graph.initializer.len() + TENSORS_MAX)
+            || role == "outputs" && count > TENSORS_MAX
+        {
+            return Err(LoadError(format!("the model has {count} {role}, more than {TENSORS_MAX}")));
+        }
+    }
+    let data: BTreeSet<&str> = graph.initializer.iter().filter_map(location).collect();
+    let mut elsewhere = false;
+    let bodies = model.functions.iter().flat_map(|function| &function.node);
+    graph.node.iter().chain(bodies).for_each(|node| elsewhere |= node_has_data(node));
+    let sparse = graph.sparse_initializer.iter().flat_map(|s| [&s.values, &s.indices]).flatten();
+    elsewhere |= sparse.filter_map(location).next().is_some();
+    if elsewhere {
+        // ONNX Runtime would look for it by itself, wherever this process stands.
+        return Err(LoadError(
+            "external data stands in an attribute, an inner graph or a sparse tensor; only weights of the model's own \
+             graph may be external"
+                .to_owned(),
+        ));
+    }
+    if data.len() > DATA_FILES_MAX {
+        return Err(LoadError(format!(
+            "the model names {} data files, more than {DATA_FILES_MAX}",
+            data.len()
+        )));
+    }
+    let initializers: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     for (role, values) in [("input", &graph.input), ("output", &graph.output)] {
-        for value in values.iter().filter(|v| role == "output" || !initializers.contains(&v.name.as_str())) {
+        for value in values.iter().filter(|v| role == "output" || !initializers.contains(v.name.as_str())) {
             check_type(role, &value.name, value.r#type.as_ref())?;
         }
     }
@@ -75,7 +114,14 @@ pub fn inspect(artefact: &Artefact) -> Result<Findings, LoadError> {
         _ => true,
     };
     let any_rank = graph.input.iter().chain(&graph.output).filter(any_rank).map(|v| v.name.clone()).collect();
-    Ok(Findings { any_rank, ..meaning_of_outputs(graph) })
+    let data = data.into_iter().map(str::to_owned).collect();
+    Ok(Findings {
+        any_rank,
+        hazards: hazards(&model),
+        grows: grows(graph),
+        data,
+        ..meaning_of_outputs(graph)
+    })
 }
 
 fn check_type(role: &str, name: &str, value_type: Option<&TypeProto>) -> Result<(), LoadError> {
@@ -127,47 +173,26 @@ fn unsupported_element(elem_type: i32) -> Option<&'static str> {
     }
 }
 
-fn check_data_paths(graph: &GraphProto, folder: &Path) -> Result<(), LoadError> {
-    graph.initializer.iter().try_for_each(|tensor| check_tensor(tensor, folder))?;
-    for sparse in &graph.sparse_initializer {
-        let parts = [sparse.values.as_ref(), sparse.indices.as_ref()];
-        parts.into_iter().flatten().try_for_each(|tensor| check_tensor(tensor, folder))?;
-    }
-    graph.node.iter().try_for_each(|node| check_node(node, folder))
-}
-
-fn check_node(node: &NodeProto, folder: &Path) -> Result<(), LoadError> {
-    for attribute in &node.attribute {
+/// Whether external data stands in a node's attributes or inner graphs.
+fn node_has_data(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| {
         let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
-        let parts = sparse.flat_map(|s| [s.values.as_ref(), s.indices.as_ref()]).flatten();
-        let tensors = attribute.t.iter().chain(&attribute.tensors).chain(parts);
-        tensors.into_iter().try_for_each(|tensor| check_tensor(tensor, folder))?;
-        let graphs = attribute.g.iter().chain(&attribute.graphs);
-        graphs.into_iter().try_for_each(|graph| check_data_paths(graph, folder))?;
-    }
-    Ok(())
+        let parts = sparse.flat_map(|s| [&s.values, &s.indices]).flatten();
+        let mut tensors = attribute.t.iter().chain(&attribute.tensors).chain(parts);
+        tensors.any(|tensor| location(tensor).is_some())
+            || attribute.g.iter().chain(&attribute.graphs).any(|graph| {
+                graph.initializer.iter().any(|tensor| location(tensor).is_some())
+                    || !graph.sparse_initializer.is_empty()
+                    || graph.node.iter().any(node_has_data)
+            })
+    })
 }
 
-fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<(), LoadError> {
-    if tensor.data_location != tensor_proto::DataLocation::External as i32 {
-        return Ok(());
-    }
-    let location = tensor.external_data.iter().find(|entry| entry.key == "location");
-    let location = location.map(|entry| entry.value.as_str()).unwrap_or_default();
-    let refuse = |why: &str| {
-        let location: String = location.chars().take(80).collect();
-        Err(LoadError(format!("external data of tensor '{}' is at '{location}', {why}", tensor.name)))
-    };
-    // `./weights.bin` is how some exporters write `weights.bin`.
-    let file: PathBuf = Path::new(location).components().filter(|c| *c != Component::CurDir).collect();
-    match inside(folder, &file) {
-        Ok(_) => Ok(()),
-        Err(Outside::Path) => {
-            refuse("which leaves the model's folder; keep data files beside the model file")
-        }
-        Err(Outside::Link) => refuse("a link that leaves the model's folder; copy the file there"),
-        Err(Outside::Missing) => refuse("which is not there"),
-    }
+/// Where a tensor's data lies, if it is external.
+fn location(tensor: &TensorProto) -> Option<&str> {
+    let external = tensor.data_location == tensor_proto::DataLocation::External as i32;
+    let location = || tensor.external_data.iter().find(|entry| entry.key == "location");
+    external.then(|| location().map_or("", |entry| entry.value.as_str()))
 }
 
 /// Follows each output back through carriers to a classifying operator.

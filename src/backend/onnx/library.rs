@@ -36,6 +36,7 @@ const PROVISIONED: &str = env!("WEIR_ORT_PROVISIONED");
 pub struct Runtime {
     pub(super) environment: Environment,
     version: String,
+    path: PathBuf,
 }
 
 impl Runtime {
@@ -51,6 +52,11 @@ impl Runtime {
             .get_or_init(|| load(&library))
             .as_ref()
             .map_err(|reason| LibraryError::Unusable { reason: reason.clone() })
+    }
+
+    /// Where the library is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The library's version, such as `1.31.1`.
@@ -105,6 +111,7 @@ fn load(library: &Path) -> Result<Runtime, String> {
     environment.set_log_level(LogLevel::Error);
     Ok(Runtime {
         environment,
+        path: library.to_owned(),
         version: version_of(library).unwrap_or_else(|| "of unknown version".to_owned()),
     })
 }

@@ -1,11 +1,5 @@
 //! Memory that a load or a dropped session would leave behind.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
-use memmap2::MmapMut;
-
 /// Blocks of this size and above are the system's as soon as they are freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE_BLOCK_BYTES: i32 = 8 << 20;
@@ -31,15 +25,4 @@ pub fn release_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// A file's bytes, in memory that is the system's again once they are dropped: an allocator would keep it for later.
-///
-/// What is appended to the file meanwhile is left out. Errors: the file cannot be read, or became shorter meanwhile.
-pub fn read_file(path: &Path) -> io::Result<MmapMut> {
-    let mut file = File::open(path)?;
-    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    let mut bytes = MmapMut::map_anon(length)?;
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }

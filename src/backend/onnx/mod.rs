@@ -7,60 +7,22 @@
 // a copy; the safe wrapper of `ort` offers none of the three. Each block states what makes it sound.
 #![allow(unsafe_code)]
 
+mod files;
+mod hazards;
 mod inspect;
 mod library;
+mod load;
 mod memory;
+mod open;
 mod options;
 mod session;
 mod value;
+#[cfg(target_os = "linux")]
+mod worker;
 
 pub use library::{LibraryError, Runtime, end_process, opt_out_of_telemetry};
+pub use load::{LoadLimits, OnnxLoader, WORKER_ARGUMENT, run_as_worker};
 pub use memory::release_memory;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-
-use super::{Artefact, Device, LoadError, Loader, Session, SessionOptions};
-
-/// Loads ONNX files.
-pub struct OnnxLoader {
-    runtime: &'static Runtime,
-}
-
-impl OnnxLoader {
-    pub fn new(runtime: &'static Runtime) -> Self {
-        Self { runtime }
-    }
-}
-
-impl Loader for OnnxLoader {
-    fn load(
-        &self,
-        artefact: &Artefact,
-        device: &Device,
-        options: &SessionOptions,
-    ) -> Result<Arc<dyn Session>, LoadError> {
-        let findings = inspect::inspect(artefact)?;
-        let load = || {
-            let mut builder = options::builder(self.runtime, device, options)?;
-            let session = builder
-                .commit_from_file(&artefact.file)
-                .map_err(|e| LoadError(public_text(e.message(), artefact)))?;
-            session::OnnxSession::new(session, device, options, findings)
-        };
-        // `ort` panics on types that it does not know; such a file is broken for us, the process is not.
-        match catch_unwind(AssertUnwindSafe(load)) {
-            Ok(outcome) => Ok(Arc::new(outcome?)),
-            Err(_) => Err(LoadError("the model uses a type that this build cannot read".to_owned())),
-        }
-    }
-}
-
-/// ONNX Runtime's words without the paths of this machine.
-fn public_text(text: &str, artefact: &Artefact) -> String {
-    let text = text.replace(&*artefact.file.to_string_lossy(), "the model file");
-    without_source_location(&text.replace(&*artefact.folder.to_string_lossy(), "the model's folder"))
-}
 
 /// Drops ONNX Runtime's own source positions (`/onnxruntime_src/…/file.cc:123`) from its messages, with the C++
 /// signature that follows each.

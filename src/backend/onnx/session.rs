@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 
 use super::inspect::Findings;
 use super::value::{self, Input, Value, check};
-use crate::backend::{BatchInput, Device, Graph, GraphTensor, LoadError, RunError, Session, SessionOptions};
+use crate::backend::{
+    BatchInput, Device, Graph, GraphTensor, Interrupt, LoadError, RunError, Session, SessionOptions, Stop,
+};
 use crate::tensor::{ANY, DataType, Tensor};
 
 /// A session with the names that its calls pass.
@@ -21,7 +23,7 @@ pub struct OnnxSession {
     graph: Graph,
     input_names: Vec<CString>,
     output_names: Vec<CString>,
-    run_options: Option<RunOptions>,
+    run_entries: Vec<(String, String)>,
     concurrent: bool,
 }
 
@@ -30,12 +32,12 @@ impl OnnxSession {
         session: ort::session::Session,
         device: &Device,
         options: &SessionOptions,
-        findings: Findings,
+        findings: &Findings,
     ) -> Result<Self, LoadError> {
         let mut inputs: Vec<GraphTensor> = session
             .inputs()
             .iter()
-            .map(|outlet| graph_tensor("input", outlet, &findings))
+            .map(|outlet| graph_tensor("input", outlet, findings))
             .collect::<Result<_, _>>()?;
         for initializer in session.overridable_initializers() {
             // One whose type cannot be sent keeps its default; nobody can ask for it.
@@ -46,7 +48,7 @@ impl OnnxSession {
         let outputs: Vec<GraphTensor> = session
             .outputs()
             .iter()
-            .map(|outlet| graph_tensor("output", outlet, &findings))
+            .map(|outlet| graph_tensor("output", outlet, findings))
             .collect::<Result<_, _>>()?;
         let positions = |names: &[String]| {
             names.iter().filter_map(|name| outputs.iter().position(|o| o.name == *name)).collect()
@@ -62,7 +64,11 @@ impl OnnxSession {
             output_names: names(&outputs).map_err(nul)?,
             graph: Graph { inputs, outputs, class_scores, class_labels },
             session: Arc::new(session),
-            run_options: run_options(&options.run_entries)?,
+            run_entries: {
+                // What is wrong with them is told now, not by the first call.
+                run_options(&options.run_entries)?;
+                options.run_entries.clone()
+            },
             // ONNX Runtime's CPU provider takes concurrent calls of one session; other providers are not
             // promised to (ARCHITECTURE.md, decisions).
             concurrent: *device == Device::Cpu,
@@ -75,8 +81,17 @@ impl Session for OnnxSession {
         &self.graph
     }
 
-    fn run(&self, inputs: &[BatchInput], outputs: &[usize]) -> Result<Vec<Tensor>, RunError> {
+    fn run_until(
+        &self,
+        inputs: &[BatchInput],
+        outputs: &[usize],
+        stop: &Stop,
+    ) -> Result<Vec<Tensor>, RunError> {
         let api = ort::api();
+        let options = stop.handle(|| Options(run_options(&self.run_entries).ok()));
+        if stop.is_asked() {
+            return Err(stopped());
+        }
         let held: SmallVec<[Input; 4]> =
             inputs.iter().map(|input| Input::new(api, input)).collect::<Result<_, _>>()?;
         let values: SmallVec<[*const OrtValue; 4]> =
@@ -92,7 +107,7 @@ impl Session for OnnxSession {
         let status = unsafe {
             (api.Run)(
                 self.session.ptr().cast_mut(),
-                self.run_options.as_ref().map_or(ptr::null(), AsPointer::ptr),
+                options.and_then(|options| options.0.as_ref()).map_or(ptr::null(), AsPointer::ptr),
                 input_names.as_ptr(),
                 values.as_ptr(),
                 values.len(),
@@ -103,7 +118,9 @@ impl Session for OnnxSession {
         };
         // Owned at once, so that a failure below releases all of them.
         let results: SmallVec<[Option<Value>; 4]> = results.into_iter().map(Value::from_raw).collect();
-        check(api, status)?;
+        if let Err(status) = check(api, status) {
+            return Err(if stop.is_asked() { stopped() } else { status.into() });
+        }
         let read = |(value, &index): (Option<Value>, &usize)| {
             let name = &self.graph.outputs[index].name;
             let value = value.ok_or_else(|| RunError::Failed(format!("output '{name}' was not computed")))?;
@@ -117,17 +134,29 @@ impl Session for OnnxSession {
     }
 }
 
-/// Options for every call; none when there is nothing to say.
-fn run_options(entries: &[(String, String)]) -> Result<Option<RunOptions>, LoadError> {
-    if entries.is_empty() {
-        return Ok(None);
+/// The options of a call, by which it can be ended. `None`: there is no memory for them, so it cannot.
+struct Options(Option<RunOptions>);
+
+impl Interrupt for Options {
+    fn interrupt(&self) {
+        if let Some(options) = &self.0 {
+            // Fails only without memory; whoever asks asks again.
+            let _ = options.terminate();
+        }
     }
+}
+
+fn stopped() -> RunError {
+    RunError::Stopped("the call was ended: nobody waits for it any more, or it took too long".to_owned())
+}
+
+fn run_options(entries: &[(String, String)]) -> Result<RunOptions, LoadError> {
     let failed = |e: ort::Error| LoadError(format!("run options: {}", e.message()));
     let mut options = RunOptions::new().map_err(failed)?;
     for (key, value) in entries {
         options.set(key, value).map_err(failed)?;
     }
-    Ok(Some(options))
+    Ok(options)
 }
 
 fn graph_tensor(role: &str, outlet: &Outlet, findings: &Findings) -> Result<GraphTensor, LoadError> {

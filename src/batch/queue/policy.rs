@@ -56,6 +56,8 @@ pub struct BatchingPolicy {
     /// Time from arrival to the answer that requests are admitted for. What is predicted to take longer is refused.
     /// `None`: whatever there is room for is admitted.
     pub objective: Option<Duration>,
+    /// How long a session call may take before it is ended; `None`: by what calls of its size take.
+    pub call_max: Option<Duration>,
 }
 
 impl BatchingPolicy {

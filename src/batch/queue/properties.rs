@@ -97,6 +97,7 @@ fn policy(objective: Option<u64>) -> BatchingPolicy {
         levels: vec![level.clone(), level],
         default_level: 1,
         objective: objective.map(Duration::from_millis),
+        call_max: None,
     }
 }
 

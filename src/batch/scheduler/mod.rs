@@ -11,7 +11,7 @@
 #![allow(clippy::vec_box, reason = "jobs come out of the queue in boxes and go on in them")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::batch::merge::{ShapeKey, merge, split};
 use crate::batch::pad::{Padded, Text};
 use crate::batch::queue::{Batching, DropReason, Dropped, Queue, Refusal, Taken, Waiting};
 use crate::batch::urgency::Urgency;
+use crate::batch::watch::{Calls, Presence};
 use crate::error::{ErrorKind, ServeError};
 use crate::event::{BatchEvent, ServableSink};
 use crate::infer::{Limits, TensorRow, Timings};
@@ -47,8 +48,8 @@ pub struct Job {
     pub key: ShapeKey,
     /// Says how it is padded, where it may share a batch with requests of other lengths.
     pub text: Option<Text>,
-    /// Set once the job has left the queue for a session.
-    pub picked: Arc<AtomicBool>,
+    /// Tells its client when it leaves the queue for a session, and us when the client has gone.
+    pub presence: Arc<Presence>,
     /// Dropped by a client that has gone.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -167,6 +168,8 @@ struct Shared {
     sink: Arc<dyn ServableSink>,
     /// Learns from every session call.
     costs: Arc<Costs>,
+    /// Those that run.
+    calls: Arc<Calls>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -269,7 +272,9 @@ impl Scheduler {
         let shared_session = only.filter(|_| may).cloned();
         let costs = Arc::clone(&batching.costs);
         let known = costs.predict(Size { rows: 1, bytes: costs.unit().bytes() });
+        let call_max = batching.policy.call_max;
         let queue = Queue::new(batching, instances.len());
+        let calls = Calls::watched(Arc::clone(&costs), call_max);
         let count = instances.len();
         let mut unstarted = instances;
         let first = unstarted.pop();
@@ -292,6 +297,7 @@ impl Scheduler {
             batch_ns: AtomicU64::new(if known.is_zero() { NOT_MEASURED } else { known.as_nanos() as u64 }),
             sink,
             costs,
+            calls,
             threads: Mutex::default(),
         });
         if let Some(session) = first {
@@ -325,12 +331,12 @@ impl Scheduler {
         }
     }
 
-    /// Runs what waits on this thread, until the caller's own job is `picked`. Instances take it up instead if as many
+    /// Runs what waits on this thread, until the caller's own job is picked. Instances take it up instead if as many
     /// session calls run as there are instances, or if they have to see to what waits anyway.
-    pub fn run_on_the_spot(&self, picked: &AtomicBool) {
+    pub fn run_on_the_spot(&self, own: &Presence) {
         let Some(session) = &self.shared.shared_session else { return };
         let mut dropped = Vec::new();
-        while !picked.load(Ordering::Relaxed) {
+        while !own.is_picked() {
             let mut state = self.shared.lock();
             if state.running >= state.instances || state.handed_over {
                 return self.shared.hand_over(state);
@@ -463,7 +469,7 @@ fn next_batch(
 fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared) {
     let started = Instant::now();
     for job in &batch {
-        job.picked.store(true, Ordering::Relaxed);
+        job.presence.pick();
     }
     match call(session, &batch, shared) {
         Ok((answers, timings)) => {
@@ -472,7 +478,8 @@ fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared) {
                 answer(job, Ok((tensors, timings)));
             }
         }
-        Err(_) if batch.len() > 1 => {
+        // Where there is no process to run it, there is none for each alone.
+        Err(error) if batch.len() > 1 && error.kind() != ErrorKind::Unavailable => {
             for job in batch {
                 if !job.cancelled() {
                     run(session, vec![job], shared);
@@ -497,18 +504,17 @@ fn call(
     let padded = Padded::of(batch.iter().map(|job| job.text.as_ref()));
     let inputs = merge(&batch.iter().map(|job| &job.inputs).collect::<SmallVec<[_; 8]>>(), padded.as_ref());
     let bytes = inputs.iter().flat_map(|input| &input.parts).map(|part| part.len() as u64).sum();
-    let assembled = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| session.run(&inputs, &outputs)));
-    let ran = Instant::now();
-    drop(inputs);
     let rows: SmallVec<[usize; 8]> = batch.iter().map(|job| job.rows).collect();
+    let size = Size { rows: rows.iter().sum::<usize>() as u64, bytes };
+    let assembled = Instant::now();
+    let call = shared.calls.begin(assembled, size, batch.iter().map(|job| Arc::clone(&job.presence)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| session.run_until(&inputs, &outputs, &call.stop)));
+    let ran = Instant::now();
+    drop((call, inputs));
     let answers = match outcome {
         Ok(Ok(tensors)) => apart(&tensors, &rows, &outputs, padded.as_ref())
             .map_err(|e| ServeError::internal(format!("the model failed: {e}"))),
-        Ok(Err(RunError::InvalidInput(text))) => {
-            Err(ServeError::invalid(format!("the model refused its input: {text}")))
-        }
-        Ok(Err(RunError::Failed(text))) => Err(ServeError::internal(format!("the model failed: {text}"))),
+        Ok(Err(error)) => Err(failed(error, shared, size)),
         Err(_) => Err(ServeError::internal("the model's session call ended in a panic")),
     };
     let timings = Timings {
@@ -518,7 +524,6 @@ fn call(
         ..Timings::default()
     };
     if answers.is_ok() {
-        let size = Size { rows: rows.iter().sum::<usize>() as u64, bytes };
         shared.costs.observe(size, timings.assembly + timings.session + timings.split);
     }
     shared.sink.batch(&BatchEvent {
@@ -531,6 +536,21 @@ fn call(
     });
     let jobs = batch.iter().zip(answers?);
     Ok((jobs.map(|(job, tensors)| wanted(tensors, &outputs, &job.outputs)).collect(), timings))
+}
+
+/// What clients are told of a session call that failed. The version was tried before it was served, and a request's call
+/// fails for good only alone: it fails by what that request asks of it, and would again.
+fn failed(error: RunError, shared: &Shared, size: Size) -> ServeError {
+    match error {
+        RunError::InvalidInput(text) => ServeError::invalid(format!("the model refused its input: {text}")),
+        RunError::Failed(text) => ServeError::invalid(format!("the model failed on this input: {text}")),
+        RunError::Crashed(text) => ServeError::invalid(format!("the model cannot run this input: {text}")),
+        RunError::Stopped(_) => ServeError::invalid(format!(
+            "the model did not come to an end with this input within {:?}",
+            shared.calls.call_max(size)
+        )),
+        RunError::Unavailable(text) => ServeError::new(ErrorKind::Unavailable, text),
+    }
 }
 
 /// A batch's outputs by request. Errors: why they cannot be taken apart.

@@ -30,6 +30,7 @@ fn batching(size_max: usize) -> Batching {
         }],
         default_level: 1,
         objective: None,
+        call_max: None,
     };
     Batching { policy, costs: Arc::new(Costs::new(8)) }
 }
@@ -48,7 +49,7 @@ fn job(values: &[f32], limits: Limits) -> (Box<Job>, oneshot::Receiver<Answer>) 
         rows: values.len(),
         limits,
         queued: Instant::now(),
-        picked: Arc::default(),
+        presence: Arc::default(),
         reply,
     });
     (job, answer)
@@ -158,7 +159,7 @@ fn whoever_waits_runs_short_batches_on_the_spot() {
     held.is_quick();
     let (first, first_answer) = job(&[2.0], Limits::default());
     let (second, second_answer) = job(&[3.0], Limits::default());
-    let picked = Arc::clone(&second.picked);
+    let picked = Arc::clone(&second.presence);
     for job in [first, second] {
         assert!(held.scheduler.submit(job, true).unwrap().on_the_spot);
     }
@@ -176,7 +177,7 @@ fn no_more_calls_run_than_there_are_instances() {
     held.entered.recv().unwrap();
     held.is_quick();
     let (second, second_answer) = job(&[2.0], Limits::default());
-    let picked = Arc::clone(&second.picked);
+    let picked = Arc::clone(&second.presence);
     assert!(held.scheduler.submit(second, true).unwrap().on_the_spot);
     held.scheduler.run_on_the_spot(&picked);
     assert_eq!(held.scheduler.depth(), 1, "the only instance is taken");
@@ -194,7 +195,7 @@ fn what_instances_must_run_is_not_run_on_the_spot() {
     let (long, long_answer) = job(&[2.0], Limits::default());
     held.scheduler.submit(long, false).unwrap();
     let (short, short_answer) = job(&[3.0], Limits::default());
-    let picked = Arc::clone(&short.picked);
+    let picked = Arc::clone(&short.presence);
     assert!(held.scheduler.submit(short, true).unwrap().on_the_spot);
     // As if there were a second instance: the long job is the head of the queue, and not this thread's to run.
     held.scheduler.shared.lock().instances = 2;
@@ -253,7 +254,7 @@ fn whoever_runs_them_all_jobs_are_answered() {
                     let asked: Vec<_> = (0..12).map(|_| job(&[round as f32], Limits::default())).collect();
                     let mut waited_for = Vec::new();
                     for (job, answer) in asked {
-                        let picked = Arc::clone(&job.picked);
+                        let picked = Arc::clone(&job.presence);
                         waited_for.push((scheduler.submit(job, true).unwrap().on_the_spot, picked, answer));
                     }
                     for (on_the_spot, picked, _) in &waited_for {

@@ -64,6 +64,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             levels: dynamic.levels.clone(),
             default_level: dynamic.default_level,
             objective: config.latency_objective,
+            call_max: config.defaults.session_max,
         },
         None => BatchingPolicy {
             rows_max,
@@ -74,6 +75,7 @@ fn batching(config: &ModelConfig, max_batch_size: usize) -> BatchingPolicy {
             levels: vec![plain_level(&config.defaults)],
             default_level: 1,
             objective: config.latency_objective,
+            call_max: config.defaults.session_max,
         },
     }
 }
@@ -254,6 +256,7 @@ fn shown(config: &ModelConfig, signature: &Signature) -> pb::ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Folder;
     use crate::id::ModelName;
     use crate::model::config::{Defaults, pbtxt, resolve};
     use crate::tensor::DataType;
@@ -276,7 +279,8 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let name = ModelName::parse("m").unwrap();
-        let config = resolve(&pbtxt::parse(text)?, &name, folder.path(), &Defaults::default())?;
+        let config =
+            resolve(&pbtxt::parse(text)?, &name, &Folder::new(folder.path(), ""), &Defaults::default())?;
         complete(&config, &graph, proved)
     }
 

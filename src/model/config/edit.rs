@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use super::hardware::INTRA_OP_THREADS;
 use super::pbtxt;
-use super::resolve::INTRA_OP_THREADS;
 use crate::proto::inference as pb;
 
 /// How many calls of a model's session run at once on the CPU, and on how many threads each.

@@ -3,24 +3,29 @@
 //! Always: every key is honoured, named in a warning as a hint without effect here, or refused by name; none is
 //! ignored silently.
 
+mod batching;
 mod complete;
 mod edit;
+mod files;
+mod hardware;
 mod padding;
 mod pbtxt;
 mod resolve;
 
+pub use batching::{OBJECTIVE_RANGE, QUEUE_SIZE_MAX, objective};
 pub use complete::{Completed, complete, may_batch};
 pub use edit::{CpuSetting, with_cpu_setting};
 pub use padding::{PAD_INPUTS, PadInput, PadWith, PaddingConfig, element};
-pub use pbtxt::to_json;
-pub use resolve::{OBJECTIVE_RANGE, objective, resolve};
+pub use pbtxt::{parse, to_json};
+pub use resolve::{BATCH_SIZE_MAX, resolve};
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Device, SessionOptions};
+use crate::backend::{Device, Folder, Isolation, Outside, SessionOptions};
 use crate::batch::LevelPolicy;
+use crate::error::reason;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
 use crate::tensor::DataType;
@@ -36,12 +41,23 @@ pub struct Defaults {
     pub instances: usize,
     /// Time from a request's arrival to the end of its session call, where the config does not say. `None`: none.
     pub latency_objective: Option<Duration>,
+    /// Where the sessions of a model live whose config does not say.
+    pub isolation: Isolation,
+    /// How long a session call may take; `None`: by what calls of its size take.
+    pub session_max: Option<Duration>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { max_batch_size: 32, max_queue_size: 1024, instances: cores.min(8), latency_objective: None }
+        Self {
+            max_batch_size: 32,
+            max_queue_size: 1024,
+            instances: cores.min(8),
+            latency_objective: None,
+            isolation: Isolation::default(),
+            session_max: None,
+        }
     }
 }
 
@@ -127,6 +143,8 @@ pub struct ModelConfig {
     /// Whether answers are kept for requests that come again.
     pub response_cache: bool,
     pub version_policy: VersionPolicy,
+    /// Where its sessions live.
+    pub isolation: Isolation,
     pub session: SessionOptions,
     pub warmup: Vec<WarmupSample>,
     /// The model file's name inside a version's folder.
@@ -142,20 +160,34 @@ pub struct ModelConfig {
 /// Name of the file, in the model's folder.
 pub const FILE_NAME: &str = "config.pbtxt";
 
+/// Name of the model file in a version's folder, where the config names none.
+pub const MODEL_FILE: &str = "model.onnx";
+
 /// Some editors begin a file with it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Bytes of a config, as text or as JSON. Those of large models take some ten thousand.
+const BYTES_MAX: usize = 1 << 20;
 
 /// Reads the config of the model in `folder`; a model without one gets the defaults.
 ///
 /// Errors: what is wrong, with the key's name.
-pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
-    let text = match std::fs::read_to_string(folder.join(FILE_NAME)) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(format!("config.pbtxt cannot be read: {}", e.kind())),
+pub fn read(folder: &Folder, name: &ModelName, defaults: &Defaults) -> Result<ModelConfig, String> {
+    let parsed = text(folder).and_then(|text| pbtxt::parse(text.trim_start_matches(BYTE_ORDER_MARK)));
+    parsed.and_then(|message| resolve(&message, name, folder, defaults)).map_err(reason)
+}
+
+/// The text of the config in `folder`, empty where there is none. Errors: it is not read; it is not UTF-8.
+pub fn text(folder: &Folder) -> Result<String, String> {
+    let bytes = match folder.open(Path::new(FILE_NAME), BYTES_MAX as u64) {
+        Err(Outside::Missing) => return Ok(String::new()),
+        Err(outside) => return Err(format!("config.pbtxt {outside}")),
+        Ok(opened) => opened.read().map_err(|error| format!("config.pbtxt cannot be read: {error}"))?,
     };
-    let text = text.trim_start_matches(BYTE_ORDER_MARK);
-    resolve(&pbtxt::parse(text)?, name, folder, defaults)
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("config.pbtxt is not UTF-8 text: byte {at} is wrong")
+    })
 }
 
 /// Reads a config that came as JSON, with the names of either the protocol's text or its JSON.
@@ -163,11 +195,14 @@ pub fn read(folder: &Path, name: &ModelName, defaults: &Defaults) -> Result<Mode
 /// Errors: what is wrong, with the key's name.
 pub fn from_json(
     json: &str,
-    folder: &Path,
+    folder: &Folder,
     name: &ModelName,
     defaults: &Defaults,
 ) -> Result<ModelConfig, String> {
-    resolve(&pbtxt::parse_json(json)?, name, folder, defaults)
+    if json.len() > BYTES_MAX {
+        return Err(format!("the config's JSON is larger than {BYTES_MAX} bytes"));
+    }
+    pbtxt::parse_json(json).and_then(|message| resolve(&message, name, folder, defaults)).map_err(reason)
 }
 
 /// The protocol's types and the config's, side by side.

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use smallvec::SmallVec;
 
 use crate::batch::Element;
+use crate::error::excerpt;
 use crate::proto::inference as pb;
 use crate::tensor::DataType;
 
@@ -11,6 +12,12 @@ use crate::tensor::DataType;
 pub const PAD_INPUTS: &str = "pad_inputs";
 /// Tokens in one batch at the most, padding included.
 const MAX_BATCH_TOKENS: &str = "max_batch_tokens";
+
+/// Tokens of one batch that can be asked for: far more than fit in memory.
+const TOKENS_MAX: usize = 1 << 30;
+
+/// Inputs that can be padded; text models have three.
+const INPUTS_MAX: usize = 64;
 
 /// The parameters that are read here.
 pub const PADDING_PARAMETERS: [&str; 2] = [PAD_INPUTS, MAX_BATCH_TOKENS];
@@ -92,13 +99,19 @@ pub fn padding(source: &pb::ModelConfig) -> Result<Option<PaddingConfig>, String
 }
 
 fn tokens_max(value: &str) -> Result<usize, String> {
-    let number = value.parse().ok().filter(|number| *number > 0);
+    let number = value.parse().ok().filter(|number| (1..=TOKENS_MAX).contains(number));
     number.ok_or_else(|| {
-        format!("config.pbtxt: parameters.{MAX_BATCH_TOKENS} '{value}' must be a number of tokens, 1 or more")
+        format!(
+            "config.pbtxt: parameters.{MAX_BATCH_TOKENS} '{}' must be a number of tokens, 1 to {TOKENS_MAX}",
+            excerpt(value)
+        )
     })
 }
 
 fn inputs(list: &str) -> Result<Vec<PadInput>, String> {
+    if list.split(',').nth(INPUTS_MAX).is_some() {
+        return Err(format!("config.pbtxt: parameters.{PAD_INPUTS} names more than {INPUTS_MAX} inputs"));
+    }
     let inputs = list.split(',').map(str::trim).map(input).collect::<Result<Vec<_>, _>>()?;
     let twice = |(at, input): &(usize, &PadInput)| inputs[..*at].iter().any(|other| other.name == input.name);
     if let Some((_, input)) = inputs.iter().enumerate().find(twice) {
@@ -118,8 +131,9 @@ fn input(item: &str) -> Result<PadInput, String> {
     let parts = item.rsplit_once(':').filter(|(name, with)| !name.is_empty() && !with.is_empty());
     let (name, with) = parts.ok_or_else(|| {
         format!(
-            "config.pbtxt: parameters.{PAD_INPUTS} '{item}' must be an input and what it is padded with, such as \
-             'input_ids:0' or 'attention_mask:{MASK}'"
+            "config.pbtxt: parameters.{PAD_INPUTS} '{}' must be an input and what it is padded with, such as \
+             'input_ids:0' or 'attention_mask:{MASK}'",
+            excerpt(item)
         )
     })?;
     let with = if with == MASK { PadWith::Mask } else { PadWith::Value(with.to_owned()) };

@@ -19,7 +19,7 @@ pub fn descriptor() -> MessageDescriptor {
 
 /// Parses a config's text. Errors: the line and the unknown or malformed key.
 pub fn parse(text: &str) -> Result<DynamicMessage, String> {
-    let text = normalise(text);
+    let text = normalise(text)?;
     DynamicMessage::parse_text_format(descriptor(), &text).map_err(|e| {
         let place = e.labels().and_then(|mut labels| labels.next());
         let before = place.and_then(|place| text.get(..place.offset())).unwrap_or_default();
@@ -47,20 +47,25 @@ pub fn to_json(config: &pb::ModelConfig) -> serde_json::Value {
     message.serialize_with_options(serde_json::value::Serializer, &options).expect("a config is plain JSON")
 }
 
+/// Keys within keys. A config's own messages go six deep; the parser takes some of the stack for each.
+const DEPTH_MAX: usize = 32;
+
 /// Puts two habits of hand-written configs into the form that the parser reads: `input [ … ]` without the colon,
-/// and a comma before a closing bracket. Strings and comments stay as they are, and so do positions by line.
-fn normalise(text: &str) -> String {
+/// and a comma before a closing bracket. Comments are left out. Strings stay as they are, and so do positions by line.
+///
+/// Errors: brackets are open within each other without end. Cost: one look at each character.
+fn normalise(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len() + 16);
+    // The last character that is neither white space nor part of a comment, with its place.
+    let mut last: Option<(usize, char)> = None;
+    let mut depth = 0usize;
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
         match c {
+            // The parser's lexer goes one call deeper for each comment and each run of spaces that follow each other.
             '#' => {
-                out.push(c);
-                for c in characters.by_ref() {
-                    out.push(c);
-                    if c == '\n' {
-                        break;
-                    }
+                if characters.any(|c| c == '\n') {
+                    out.push('\n');
                 }
                 continue;
             }
@@ -77,53 +82,36 @@ fn normalise(text: &str) -> String {
                         break;
                     }
                 }
+                last = Some((out.len(), c));
                 continue;
             }
-            '[' if significant_end(&out)
-                .is_some_and(|(_, last)| last.is_ascii_alphanumeric() || last == '_') =>
-            {
+            '[' if last.is_some_and(|(_, last)| last.is_ascii_alphanumeric() || last == '_') => {
                 out.push(':');
             }
             ']' | '}' => {
-                if let Some((at, ',')) = significant_end(&out) {
+                if let Some((at, ',')) = last {
                     out.replace_range(at..at + 1, " ");
                 }
             }
             _ => {}
         }
-        out.push(c);
-    }
-    out
-}
-
-/// The last character that is neither white space nor part of a comment, with its place.
-fn significant_end(text: &str) -> Option<(usize, char)> {
-    let mut end = text.len();
-    loop {
-        let trimmed = text[..end].trim_end();
-        let line = trimmed.rfind('\n').map_or(0, |i| i + 1);
-        match comment_start(&trimmed[line..]) {
-            Some(start) => end = line + start,
-            None => return trimmed.char_indices().next_back(),
-        }
-    }
-}
-
-/// Where a comment starts in one line.
-fn comment_start(line: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut escaped = false;
-    for (i, c) in line.char_indices() {
-        match (quote, c) {
-            (None, '#') => return Some(i),
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), '\\') => escaped = true,
-            (Some(q), c) if c == q => quote = None,
+        match c {
+            '[' | '{' | '<' => depth += 1,
+            ']' | '}' | '>' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        if depth > DEPTH_MAX {
+            let line = out.matches('\n').count() + 1;
+            return Err(format!(
+                "config.pbtxt, line {line}: brackets are open more than {DEPTH_MAX} deep; no key lies so deep"
+            ));
+        }
+        if !c.is_whitespace() {
+            last = Some((out.len(), c));
+        }
+        out.push(c);
     }
-    None
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -174,5 +162,81 @@ mod tests {
         assert_eq!(json["input"][0]["dims"], serde_json::json!([4]));
         assert_eq!(json["input"][0]["data_type"], "TYPE_INT64");
         assert_eq!(json["input"][0]["is_shape_tensor"], false);
+    }
+
+    #[test]
+    fn no_text_takes_long_or_the_stack() {
+        let size = 1 << 20;
+        let texts = [
+            "[",
+            "{",
+            "<",
+            "]",
+            "}",
+            ",",
+            "\"",
+            "'",
+            "#",
+            "\\",
+            "a",
+            "a:",
+            "a{",
+            "a[",
+            "a<",
+            "[,",
+            ",]",
+            "{}",
+            " ",
+            "\n",
+            "-",
+            "0",
+            "\"\"",
+            "a:\"\"",
+            "input{",
+            "input[",
+            "input:[{",
+            "input{}",
+            "dims:1 ",
+            "#\n",
+            ",#\n]",
+            "é",
+            "\0",
+            "name:\"a\" ",
+            "/",
+            ";",
+            "0x",
+            "parameters{}",
+            "input{name:\"a\"}",
+            "[a.b/c]:{",
+            "1.",
+            "1e",
+            ":",
+        ];
+        for piece in texts {
+            let text = piece.repeat(size / piece.len());
+            let within = [
+                format!("name: \"m\" {text}"),
+                format!("name: \"{text}\""),
+                format!("input [ {{ dims: [ {}", piece.repeat(1000)),
+            ];
+            for text in within.iter().chain([&text]) {
+                let started = std::time::Instant::now();
+                let _ = parse(text);
+                let took = started.elapsed();
+                // About a tenth of that on a slow machine; with anything quadratic it would be minutes.
+                assert!(took.as_secs() < 10, "{piece:?} took {took:?}");
+            }
+        }
+        let deep = format!("input {}", "{ reshape ".repeat(100_000));
+        assert!(parse(&deep).unwrap_err().contains("more than 32 deep"));
+        for json in ["[", "{\"input\":", "{\"input\":[", "{\"model_warmup\":[{\"inputs\":{\"a\":"] {
+            assert!(parse_json(&json.repeat(100_000)).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_comma_before_a_bracket_is_found_behind_comments() {
+        assert_eq!(normalise("a [ 1, # b ]\n # c\n ]").unwrap(), "a :[ 1  \n \n ]");
+        assert_eq!(normalise("a: \"x,\" ]").unwrap(), "a: \"x,\" ]");
     }
 }

@@ -1,21 +1,32 @@
 //! From the parsed message to valid values: each key honoured, noted as a hint, or refused.
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
 use std::sync::Arc;
-use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 
-use super::{
-    Defaults, DynamicBatching, InstanceGroup, ModelConfig, TensorConfig, VersionPolicy, WarmupData,
-    WarmupInput, WarmupSample, datatype_of,
-    padding::{PADDING_PARAMETERS, padding},
-};
-use crate::backend::{Device, GraphOptimization, Outside, SessionOptions, inside};
-use crate::batch::{LevelPolicy, TimeoutAction};
+use super::batching::{dynamic_batching, latency_objective};
+use super::files::{Budget, labels, warmup};
+use super::hardware::{instance_groups, session_options};
+use super::{Defaults, MODEL_FILE, ModelConfig, TensorConfig, VersionPolicy, datatype_of, padding::padding};
+use crate::backend::{Folder, Isolation};
+use crate::error::excerpt;
 use crate::id::{ModelName, Version};
 use crate::proto::inference as pb;
 use crate::tensor::ANY;
+
+/// Entries of one list or map of a config, such as inputs or parameters.
+const LIST_MAX: usize = 1024;
+
+/// Dimensions of one tensor: as many as NumPy had for long.
+const RANK_MAX: usize = 32;
+
+/// Bytes of a name of a tensor.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Rows in a batch. Each size up to it, by doublings, is warmed and measured.
+pub const BATCH_SIZE_MAX: usize = 1 << 20;
 
 /// Keys that are honoured. A path names everything below it.
 const HONOURED: &[&str] = &[
@@ -67,7 +78,7 @@ const HINTS: &[&str] = &[
 pub fn resolve(
     message: &DynamicMessage,
     name: &ModelName,
-    folder: &Path,
+    folder: &Folder,
     defaults: &Defaults,
 ) -> Result<ModelConfig, String> {
     let mut hints = check_keys(message)?;
@@ -83,20 +94,34 @@ pub fn resolve(
     let max_batch_size = usize::try_from(source.max_batch_size).map_err(|_| {
         format!("config.pbtxt: max_batch_size {} is negative; use 0 for none", source.max_batch_size)
     })?;
+    if max_batch_size > BATCH_SIZE_MAX {
+        return Err(format!(
+            "config.pbtxt: max_batch_size {max_batch_size} must be at most {BATCH_SIZE_MAX}"
+        ));
+    }
+    let mut budget = Budget::default();
     let session = session_options(&source, &mut hints)?;
     let instances = instance_groups(&source, defaults, &mut hints)?;
+    let inputs: Vec<_> = source.input.iter().map(input).collect::<Result<_, _>>()?;
+    let outputs: Vec<_> =
+        source.output.iter().map(|o| output(o, folder, &mut budget)).collect::<Result<_, _>>()?;
+    each_once("input", &inputs)?;
+    each_once("output", &outputs)?;
+    let warmup =
+        source.model_warmup.iter().map(|w| warmup(w, folder, &mut budget)).collect::<Result<_, _>>()?;
     Ok(ModelConfig {
         max_batch_size: (!says_nothing).then_some(max_batch_size),
-        inputs: source.input.iter().map(input).collect::<Result<_, _>>()?,
-        outputs: source.output.iter().map(|o| output(o, folder)).collect::<Result<_, _>>()?,
+        inputs,
+        outputs,
         dynamic_batching: dynamic_batching(&source, max_batch_size, defaults)?,
         instances,
         latency_objective: latency_objective(&source, defaults)?,
         padding: padding(&source)?,
         response_cache: source.response_cache.is_some_and(|cache| cache.enable),
         version_policy: version_policy(&source)?,
+        isolation: isolation(&source, defaults)?,
         session,
-        warmup: source.model_warmup.iter().map(|w| warmup(w, folder)).collect::<Result<_, _>>()?,
+        warmup,
         file_name: file_name(&source)?,
         hints,
         defaults: defaults.clone(),
@@ -108,13 +133,14 @@ pub fn resolve(
 fn check_keys(message: &DynamicMessage) -> Result<Vec<String>, String> {
     let mut hints = Vec::new();
     let mut visit = |path: &str| {
-        let below = |list: &[&str]| list.iter().any(|&p| path == p || path.starts_with(&format!("{p}.")));
+        let within = |path: &str, p: &str| path.strip_prefix(p).is_some_and(|rest| rest.starts_with('.'));
+        let below = |list: &[&str]| list.iter().any(|&p| path == p || within(path, p));
         if below(HINTS) {
             hints.push(path.to_owned());
             return Ok(());
         }
         // An empty message above honoured keys (`optimization { }`) asks for nothing.
-        let above = HONOURED.iter().any(|p| p.starts_with(&format!("{path}.")));
+        let above = HONOURED.iter().any(|p| within(p, path));
         if below(HONOURED) || above {
             return Ok(());
         }
@@ -138,6 +164,14 @@ fn walk(
 ) -> Result<(), String> {
     for (field, value) in message.fields() {
         let path = join(prefix, &field);
+        let entries = match value {
+            Value::List(items) => items.len(),
+            Value::Map(entries) => entries.len(),
+            _ => 1,
+        };
+        if entries > LIST_MAX {
+            return Err(format!("config.pbtxt: {path} has {entries} entries; at most {LIST_MAX} are read"));
+        }
         let items = match value {
             Value::List(items) => items.as_slice(),
             single => std::slice::from_ref(single),
@@ -164,19 +198,22 @@ fn join(prefix: &str, field: &FieldDescriptor) -> String {
 
 fn check_identity(source: &pb::ModelConfig, name: &ModelName) -> Result<(), String> {
     if !source.name.is_empty() && source.name != name.as_str() {
-        return Err(format!("config.pbtxt: name '{}' must be the folder's name, '{name}'", source.name));
+        return Err(format!(
+            "config.pbtxt: name '{}' must be the folder's name, '{name}'",
+            excerpt(&source.name)
+        ));
     }
     let served = matches!(source.platform.as_str(), "" | "onnxruntime_onnx");
     if !served {
         return Err(format!(
             "config.pbtxt: platform '{}' is not served; it must be onnxruntime_onnx",
-            source.platform
+            excerpt(&source.platform)
         ));
     }
     if !matches!(source.backend.as_str(), "" | "onnxruntime") {
         return Err(format!(
             "config.pbtxt: backend '{}' is not served; it must be onnxruntime",
-            source.backend
+            excerpt(&source.backend)
         ));
     }
     Ok(())
@@ -188,13 +225,12 @@ fn input(input: &pb::ModelInput) -> Result<TensorConfig, String> {
         .map(|tensor| TensorConfig { optional: input.optional, ..tensor })
 }
 
-fn output(output: &pb::ModelOutput, folder: &Path) -> Result<TensorConfig, String> {
+fn output(output: &pb::ModelOutput, folder: &Folder, budget: &mut Budget) -> Result<TensorConfig, String> {
     let reshape = output.reshape.as_ref().map(|r| r.shape.clone());
     let tensor = tensor("output", &output.name, output.data_type, &output.dims, reshape)?;
     let labels = match output.label_filename.as_str() {
         "" => Arc::default(),
-        file => labels(&named_file(folder, file, "output.label_filename")?)
-            .map_err(|e| format!("config.pbtxt: output.label_filename '{file}' cannot be read: {e}"))?,
+        file => labels(folder, file, budget)?,
     };
     Ok(TensorConfig { labels, ..tensor })
 }
@@ -209,16 +245,30 @@ fn tensor(
     if name.is_empty() {
         return Err(format!("config.pbtxt: every {role} needs a name"));
     }
+    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(format!(
+            "config.pbtxt: the name of {role} '{}' must be at most {NAME_BYTES_MAX} bytes without control characters",
+            excerpt(name)
+        ));
+    }
+    if dims.len().max(reshape.as_ref().map_or(0, Vec::len)) > RANK_MAX {
+        return Err(format!("config.pbtxt: {role} '{name}' has more than {RANK_MAX} dimensions"));
+    }
     let datatype = datatype_of(data_type)
         .ok_or_else(|| format!("config.pbtxt: {role} '{name}' needs a data_type, such as TYPE_FP32"))?;
     let all_dims = dims.iter().chain(reshape.iter().flatten());
     if let Some(bad) = all_dims.clone().find(|&&d| d < ANY) {
         return Err(format!("config.pbtxt: {role} '{name}' has dimension {bad}; use -1 for an open one"));
     }
+    let fixed = |dims: &[i64]| dims.iter().filter(|&&d| d != ANY).try_fold(1i64, |n, &d| n.checked_mul(d));
+    // Sixteen bytes are the most that an element takes anywhere.
+    if fixed(dims).and_then(|n| n.checked_mul(16)).is_none() {
+        return Err(format!(
+            "config.pbtxt: {role} '{name}' has dims {dims:?}, more elements than there can be"
+        ));
+    }
     if let Some(reshape) = &reshape {
         let open = |dims: &[i64]| dims.iter().filter(|&&d| d == ANY).count();
-        let fixed =
-            |dims: &[i64]| dims.iter().filter(|&&d| d != ANY).try_fold(1i64, |n, &d| n.checked_mul(d));
         if open(dims) != open(reshape) || fixed(dims) != fixed(reshape) {
             return Err(format!(
                 "config.pbtxt: {role} '{name}' has dims {dims:?} and reshape {reshape:?}, which hold different \
@@ -236,174 +286,22 @@ fn tensor(
     })
 }
 
-/// A file that the config names, which must lie in the model's folder.
-fn named_file(folder: &Path, file: &str, key: &str) -> Result<PathBuf, String> {
-    inside(folder, Path::new(file)).map_err(|outside| match outside {
-        Outside::Path | Outside::Link => {
-            format!("config.pbtxt: {key} '{file}' leaves the model's folder; keep the file inside it")
-        }
-        Outside::Missing => format!("config.pbtxt: {key} '{file}' is not there"),
-    })
-}
-
-fn labels(path: &Path) -> std::io::Result<Arc<[String]>> {
-    Ok(std::fs::read_to_string(path)?.lines().map(|line| line.trim_end().to_owned()).collect())
-}
-
-fn dynamic_batching(
-    source: &pb::ModelConfig,
-    max_batch_size: usize,
-    defaults: &Defaults,
-) -> Result<Option<DynamicBatching>, String> {
-    use pb::model_config::SchedulingChoice;
-    let Some(SchedulingChoice::DynamicBatching(batching)) = &source.scheduling_choice else {
-        return Ok(None);
-    };
-    let mut preferred_rows = Vec::new();
-    for &size in &batching.preferred_batch_size {
-        match usize::try_from(size) {
-            Ok(rows) if rows > 0 && (max_batch_size == 0 || rows <= max_batch_size) => {
-                preferred_rows.push(rows)
-            }
-            _ => {
-                return Err(format!(
-                    "config.pbtxt: dynamic_batching.preferred_batch_size {size} must be between 1 and \
-                     max_batch_size ({max_batch_size})"
-                ));
-            }
-        }
-    }
-    preferred_rows.sort_unstable();
-    let levels = batching.priority_levels.max(1);
-    if levels > 1000 {
-        return Err(format!("config.pbtxt: dynamic_batching.priority_levels {levels} is more than 1000"));
-    }
-    let default_level = batching.default_priority_level;
-    if batching.priority_levels > 0 && !(1..=levels).contains(&default_level) {
-        return Err(format!(
-            "config.pbtxt: dynamic_batching.default_priority_level {default_level} must be between 1 and \
-             priority_levels ({levels})"
-        ));
-    }
-    if let Some(level) = batching.priority_queue_policy.keys().find(|level| !(1..=levels).contains(level)) {
-        return Err(format!(
-            "config.pbtxt: dynamic_batching.priority_queue_policy names level {level}; there are {levels}"
-        ));
-    }
-    let policy_of = |level: u64| {
-        let own = batching.priority_queue_policy.get(&level).or(batching.default_queue_policy.as_ref());
-        level_policy(own, defaults)
-    };
-    Ok(Some(DynamicBatching {
-        delay_max: Duration::from_micros(batching.max_queue_delay_microseconds),
-        preferred_rows,
-        levels: (1..=levels).map(policy_of).collect(),
-        default_level: usize::try_from(default_level.max(1)).unwrap_or(1),
-    }))
-}
-
-/// A queue policy; what it leaves open comes from the server's defaults. Every queue has a limit: a size of 0,
-/// "unlimited" in Triton, means the default here.
-pub fn level_policy(policy: Option<&pb::ModelQueuePolicy>, defaults: &Defaults) -> LevelPolicy {
-    let policy = policy.cloned().unwrap_or_default();
-    LevelPolicy {
-        size_max: match policy.max_queue_size {
-            0 => defaults.max_queue_size,
-            size => size as usize,
-        },
-        timeout: match policy.default_timeout_microseconds {
-            0 => None,
-            us => Some(Duration::from_micros(us)),
-        },
-        timeout_action: match policy.timeout_action() {
-            pb::model_queue_policy::TimeoutAction::Reject => TimeoutAction::Reject,
-            pb::model_queue_policy::TimeoutAction::Delay => TimeoutAction::Delay,
-        },
-        timeout_override: policy.allow_timeout_override,
+/// Errors: two tensors have one name.
+fn each_once(role: &str, tensors: &[TensorConfig]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    match tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+        None => Ok(()),
+        Some(twice) => Err(format!("config.pbtxt: {role} '{}' is there twice", twice.name)),
     }
 }
 
-fn instance_groups(
-    source: &pb::ModelConfig,
-    defaults: &Defaults,
-    hints: &mut Vec<String>,
-) -> Result<Vec<InstanceGroup>, String> {
-    use pb::model_instance_group::Kind;
-    refuse_cpu_accelerators(source)?;
-    let on_gpu = |group: &pb::ModelInstanceGroup| match group.kind() {
-        Kind::Gpu => true,
-        Kind::Auto => !group.gpus.is_empty(),
-        Kind::Cpu | Kind::Model => false,
-    };
-    if !source.instance_group.iter().any(on_gpu) {
-        hints.extend(gpu_keys(source));
-    }
-    if source.instance_group.is_empty() {
-        return Ok(vec![InstanceGroup { device: Device::Cpu, count: defaults.instances }]);
-    }
-    let cuda_options =
-        if source.instance_group.iter().any(on_gpu) { cuda_options(source)? } else { Vec::new() };
-    let mut groups = Vec::new();
-    for group in &source.instance_group {
-        let count = match group.count {
-            0 => 1,
-            count => usize::try_from(count).ok().filter(|c| *c <= 256).ok_or_else(|| {
-                format!("config.pbtxt: instance_group.count {count} must be between 1 and 256")
-            })?,
-        };
-        let on_gpus = |gpus: &[i32]| {
-            let gpus = if gpus.is_empty() { &[0] } else { gpus };
-            gpus.iter()
-                .map(|&id| InstanceGroup {
-                    device: Device::Cuda { id, options: cuda_options.clone() },
-                    count,
-                })
-                .collect::<Vec<_>>()
-        };
-        match group.kind() {
-            Kind::Cpu if !group.gpus.is_empty() => {
-                return Err(
-                    "config.pbtxt: instance_group.gpus is set beside KIND_CPU; remove one of them".to_owned()
-                );
-            }
-            Kind::Cpu => groups.push(InstanceGroup { device: Device::Cpu, count }),
-            // Auto means the GPU only when one is named: a model must never land on another device than was meant.
-            Kind::Auto if group.gpus.is_empty() => groups.push(InstanceGroup { device: Device::Cpu, count }),
-            Kind::Auto | Kind::Gpu => groups.extend(on_gpus(&group.gpus)),
-            Kind::Model => {
-                return Err(
-                    "config.pbtxt: instance_group.kind KIND_MODEL is not supported; use KIND_CPU or KIND_GPU"
-                        .to_owned(),
-                );
-            }
-        }
-    }
-    Ok(groups)
-}
+/// The parameter that says in which process a model runs.
+pub const ISOLATION: &str = "isolation";
 
-/// The parameter that sets a model's latency objective.
-const LATENCY_OBJECTIVE: &str = "latency_objective_ms";
-
-fn latency_objective(source: &pb::ModelConfig, defaults: &Defaults) -> Result<Option<Duration>, String> {
-    let Some(parameter) = source.parameters.get(LATENCY_OBJECTIVE) else {
-        return Ok(defaults.latency_objective);
-    };
+fn isolation(source: &pb::ModelConfig, defaults: &Defaults) -> Result<Isolation, String> {
+    let Some(parameter) = source.parameters.get(ISOLATION) else { return Ok(defaults.isolation) };
     let value = parameter.string_value.as_str();
-    value.parse().ok().and_then(objective).ok_or_else(|| {
-        format!("config.pbtxt: parameters.{LATENCY_OBJECTIVE} '{value}' must be {OBJECTIVE_RANGE}")
-    })
-}
-
-/// What [`objective`] takes, in words.
-pub const OBJECTIVE_RANGE: &str = "milliseconds from 0.1 to 3600000, or 0 for none";
-
-/// A latency objective given in milliseconds: `Some(None)` is none.
-pub fn objective(milliseconds: f64) -> Option<Option<Duration>> {
-    match milliseconds {
-        0.0 => Some(None),
-        0.1..=3_600_000.0 => Some(Some(Duration::from_secs_f64(milliseconds / 1e3))),
-        _ => None,
-    }
+    value.parse().map_err(|e| format!("config.pbtxt: parameters.{ISOLATION} '{}' {e}", excerpt(value)))
 }
 
 fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
@@ -412,6 +310,9 @@ fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
         None => Ok(VersionPolicy::Latest(1)),
         Some(PolicyChoice::All(_)) => Ok(VersionPolicy::All),
         Some(PolicyChoice::Latest(latest)) => Ok(VersionPolicy::Latest(latest.num_versions.max(1) as usize)),
+        Some(PolicyChoice::Specific(specific)) if specific.versions.is_empty() => {
+            Err("config.pbtxt: version_policy.specific names no version".to_owned())
+        }
         Some(PolicyChoice::Specific(specific)) => {
             let versions = specific.versions.iter().map(|n| {
                 Version::parse(&n.to_string()).ok_or_else(|| {
@@ -429,170 +330,33 @@ fn version_policy(source: &pb::ModelConfig) -> Result<VersionPolicy, String> {
 
 fn file_name(source: &pb::ModelConfig) -> Result<String, String> {
     let name = match source.default_model_filename.as_str() {
-        "" => "model.onnx",
+        "" => MODEL_FILE,
         name => name,
     };
     let mut components = Path::new(name).components();
+    let readable = name.len() <= 255 && !name.chars().any(char::is_control) && !name.contains('/');
     match (components.next(), components.next()) {
-        (Some(Component::Normal(_)), None) => Ok(name.to_owned()),
-        _ => Err(format!("config.pbtxt: default_model_filename '{name}' must be a plain file name")),
-    }
-}
-
-fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<SessionOptions, String> {
-    let mut options = SessionOptions::default();
-    if let Some(graph) = source.optimization.as_ref().and_then(|o| o.graph.as_ref()) {
-        // The numbers of Triton's ONNX Runtime backend.
-        options.graph_optimization = match graph.level {
-            -1 => GraphOptimization::Basic,
-            0 => GraphOptimization::All,
-            1 => GraphOptimization::Extended,
-            2 => GraphOptimization::Disabled,
-            level => {
-                return Err(format!("config.pbtxt: optimization.graph.level {level} must be -1, 0, 1 or 2"));
-            }
-        };
-    }
-    let mut parameters: Vec<(&String, &str)> =
-        source.parameters.iter().map(|(key, value)| (key, value.string_value.as_str())).collect();
-    parameters.sort();
-    for (key, value) in parameters {
-        match key.as_str() {
-            INTRA_OP_THREADS => options.intra_op_threads = number(key, value)?,
-            "inter_op_thread_count" => options.inter_op_threads = number(key, value)?,
-            "execution_mode" => {
-                options.parallel = match value {
-                    "0" => false,
-                    "1" => true,
-                    _ => return Err(format!("config.pbtxt: parameters.{key} '{value}' must be 0 or 1")),
-                }
-            }
-            "enable_mem_arena" => options.mem_arena = Some(boolean(key, value)?),
-            "enable_mem_pattern" => options.mem_pattern = Some(boolean(key, value)?),
-            // One CPU session always serves all its instances here.
-            "share_session_between_instances" => _ = boolean(key, value)?,
-            "memory.enable_memory_arena_shrinkage" => {
-                options.run_entries.push((key.clone(), value.to_owned()))
-            }
-            _ if key.starts_with("session.") => options.entries.push((key.clone(), value.to_owned())),
-            _ if CUDA_PARAMETERS.contains(&key.as_str()) || key == LATENCY_OBJECTIVE => {}
-            _ if PADDING_PARAMETERS.contains(&key.as_str()) => {}
-            // People keep notes of their own there.
-            _ => hints.push(format!("parameters.{key}")),
+        (Some(Component::Normal(_)), None) if readable => Ok(name.to_owned()),
+        _ => {
+            Err(format!("config.pbtxt: default_model_filename '{}' must be a plain file name", excerpt(name)))
         }
     }
-    Ok(options)
-}
-
-/// The parameter that sets the threads inside one operator.
-pub const INTRA_OP_THREADS: &str = "intra_op_thread_count";
-
-/// Parameters that go to the CUDA provider.
-const CUDA_PARAMETERS: &[&str] =
-    &["cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream"];
-
-fn cuda_options(source: &pb::ModelConfig) -> Result<Vec<(String, String)>, String> {
-    let mut options: Vec<(String, String)> = CUDA_PARAMETERS
-        .iter()
-        .filter_map(|key| Some(((*key).to_owned(), source.parameters.get(*key)?.string_value.clone())))
-        .collect();
-    let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
-    let Some(accelerators) = accelerators else { return Ok(options) };
-    for gpu in &accelerators.gpu_execution_accelerator {
-        if gpu.name != "cuda" {
-            return Err(format!(
-                "config.pbtxt: optimization.execution_accelerators.gpu_execution_accelerator '{}' is not supported; \
-                 use 'cuda' or remove it",
-                gpu.name
-            ));
-        }
-        options.extend(gpu.parameters.iter().map(|(key, value)| (key.clone(), value.clone())));
-    }
-    options.sort();
-    Ok(options)
-}
-
-fn refuse_cpu_accelerators(source: &pb::ModelConfig) -> Result<(), String> {
-    let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
-    match accelerators.and_then(|a| a.cpu_execution_accelerator.first()) {
-        None => Ok(()),
-        Some(cpu) => Err(format!(
-            "config.pbtxt: optimization.execution_accelerators.cpu_execution_accelerator '{}' is not supported; \
-             remove it to use ONNX Runtime's CPU provider",
-            cpu.name
-        )),
-    }
-}
-
-/// Keys that matter on a GPU only, for a model that runs on none.
-fn gpu_keys(source: &pb::ModelConfig) -> Vec<String> {
-    let parameters = CUDA_PARAMETERS.iter().filter(|key| source.parameters.contains_key(**key));
-    let mut keys: Vec<String> = parameters.map(|key| format!("parameters.{key}")).collect();
-    let accelerators = source.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
-    for gpu in accelerators.iter().flat_map(|a| &a.gpu_execution_accelerator) {
-        keys.push(format!("optimization.execution_accelerators.gpu_execution_accelerator '{}'", gpu.name));
-    }
-    keys
-}
-
-fn number(key: &str, value: &str) -> Result<usize, String> {
-    value
-        .parse::<usize>()
-        .ok()
-        .filter(|n| *n <= 1024)
-        .ok_or_else(|| format!("config.pbtxt: parameters.{key} '{value}' must be a number from 0 to 1024"))
-}
-
-fn boolean(key: &str, value: &str) -> Result<bool, String> {
-    match value.to_ascii_lowercase().as_str() {
-        "1" | "true" => Ok(true),
-        "0" | "false" => Ok(false),
-        _ => Err(format!("config.pbtxt: parameters.{key} '{value}' must be 0, 1, true or false")),
-    }
-}
-
-fn warmup(sample: &pb::ModelWarmup, folder: &Path) -> Result<WarmupSample, String> {
-    use pb::model_warmup::input::InputDataType;
-    let mut inputs = Vec::new();
-    for (name, input) in &sample.inputs {
-        let datatype = datatype_of(input.data_type)
-            .ok_or_else(|| format!("config.pbtxt: model_warmup input '{name}' needs a data_type"))?;
-        if let Some(bad) = input.dims.iter().find(|d| **d < 0) {
-            return Err(format!(
-                "config.pbtxt: model_warmup input '{name}' has dimension {bad}; give its size"
-            ));
-        }
-        let data = match &input.input_data_type {
-            None | Some(InputDataType::ZeroData(_)) => WarmupData::Zero,
-            Some(InputDataType::RandomData(_)) => WarmupData::Random,
-            Some(InputDataType::InputDataFile(file)) => {
-                let path = named_file(&folder.join("warmup"), file, "model_warmup.inputs.input_data_file")?;
-                let bytes = std::fs::read(path).map_err(|e| {
-                    format!("config.pbtxt: model_warmup.inputs.input_data_file '{file}' cannot be read: {e}")
-                })?;
-                WarmupData::File(bytes)
-            }
-        };
-        inputs.push(WarmupInput { name: name.clone(), datatype, dims: input.dims.clone(), data });
-    }
-    inputs.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(WarmupSample {
-        name: sample.name.clone(),
-        rows: sample.batch_size.max(1) as usize,
-        count: sample.count.clamp(1, 10_000) as usize,
-        inputs,
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::model::config::pbtxt;
+    use crate::backend::{Device, GraphOptimization};
+    use crate::batch::TimeoutAction;
+    use crate::model::config::{InstanceGroup, pbtxt};
 
     fn resolved(text: &str) -> Result<ModelConfig, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("labels.txt"), "cat\ndog\n").unwrap();
-        resolve(&pbtxt::parse(text)?, &ModelName::parse("m").unwrap(), folder.path(), &Defaults::default())
+        let model = Folder::new(folder.path(), "");
+        resolve(&pbtxt::parse(text)?, &ModelName::parse("m").unwrap(), &model, &Defaults::default())
     }
 
     #[test]
@@ -643,6 +407,77 @@ mod tests {
     }
 
     #[test]
+    fn numbers_have_limits_that_are_told() {
+        let many = |key: &str, count: usize| format!("{key} ").repeat(count);
+        let x = |dims: &str| format!("input {{ name: \"x\" data_type: TYPE_FP32 dims: {dims} }}");
+        let warm = |keys: &str, input: &str| {
+            format!(
+                "model_warmup {{ name: \"w\" {keys} inputs {{ key: \"x\" value {{ data_type: TYPE_FP32 {input} }} }} }}"
+            )
+        };
+        for (text, part) in [
+            ("max_batch_size: 2147483647".to_owned(), "max_batch_size 2147483647 must be at most 1048576"),
+            ("instance_group { count: 257 }".to_owned(), "count 257 must be between 1 and 256"),
+            (many("instance_group { count: 200 }", 2), "asks for 400 instances in all; at most 256"),
+            (format!("instance_group {{ kind: KIND_GPU gpus: [ {} 0 ] }}", "0,".repeat(300)), "asks for 301"),
+            ("instance_group { kind: KIND_GPU gpus: -1 }".to_owned(), "gpus -1 must be between 0 and 1023"),
+            (many(&x("1"), 1025), "input has 1025 entries; at most 1024"),
+            (many(&x("1"), 2), "input 'x' is there twice"),
+            (x(&format!("[ {} 1 ]", "1,".repeat(32))), "input 'x' has more than 32 dimensions"),
+            (x("[ 4294967296, 4294967296 ]"), "more elements than there can be"),
+            (x("[ 9223372036854775807 ]"), "more elements than there can be"),
+            (x("-9223372036854775808"), "use -1 for an open one"),
+            (x("1").replace("\"x\"", "\"a\\nb\""), "without control characters"),
+            (x("1").replace("\"x\"", &format!("\"{}\"", "a".repeat(2000))), "must be at most 1024 bytes"),
+            ("dynamic_batching { priority_levels: 1001 default_priority_level: 1 }".to_owned(), "more than 1000"),
+            ("dynamic_batching { priority_levels: 18446744073709551615 }".to_owned(), "more than 1000"),
+            ("dynamic_batching { default_priority_level: 5 }".to_owned(), "5 needs priority_levels"),
+            ("dynamic_batching { priority_queue_policy { key: 2 value { } } }".to_owned(), "names level 2"),
+            (
+                "dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }".to_owned(),
+                "max_queue_delay_microseconds 18446744073709551615 is over a day",
+            ),
+            (
+                "dynamic_batching { default_queue_policy { default_timeout_microseconds: 18446744073709551615 } }"
+                    .to_owned(),
+                "default_timeout_microseconds 18446744073709551615 is over a day",
+            ),
+            (
+                "dynamic_batching { default_queue_policy { max_queue_size: 4294967295 } }".to_owned(),
+                "max_queue_size 4294967295 must be at most 16777216",
+            ),
+            ("dynamic_batching { preferred_batch_size: -2147483648 }".to_owned(), "preferred_batch_size"),
+            (format!("dynamic_batching {{ preferred_batch_size: [ {} 1 ] }}", "1,".repeat(2000)), "2001 entries"),
+            ("version_policy { specific { } }".to_owned(), "specific names no version"),
+            ("version_policy { specific { versions: -1 } }".to_owned(), "-1 is not a version number"),
+            (warm("count: 4000000000", "dims: 1"), "makes more than 10000 runs"),
+            (warm("batch_size: 4000000000", "dims: 1"), "makes more than 67108864 bytes"),
+            (warm("", "dims: [ 4294967296, 4294967296, 4294967296 ]"), "makes more than 67108864 bytes"),
+            (many(&warm("", "dims: 10000000"), 2), "makes more than 67108864 bytes with those before it"),
+            (warm("", "dims: 1 input_data_file: \"../labels.txt\""), "'../labels.txt' leaves its folder"),
+            (warm("", "dims: 1 input_data_file: \"no\""), "'no' is not there"),
+            ("parameters { key: \"latency_objective_ms\" value { string_value: \"NaN\" } }".to_owned(), "'NaN'"),
+            ("parameters { key: \"latency_objective_ms\" value { string_value: \"inf\" } }".to_owned(), "'inf'"),
+            ("parameters { key: \"isolation\" value { string_value: \"cage\" } }".to_owned(), "auto, process or none"),
+            ("parameters { key: \"intra_op_thread_count\" value { string_value: \"1025\" } }".to_owned(), "0 to 1024"),
+            (
+                (0..1025).map(|i| format!("parameters {{ key: \"{i}\" value {{ }} }} ")).collect(),
+                "parameters has 1025 entries",
+            ),
+            (
+                format!("parameters {{ key: \"pad_inputs\" value {{ string_value: \"{}\" }} }}", "a:0,".repeat(200_000)),
+                "names more than 64 inputs",
+            ),
+            ("default_model_filename: \"a\\nb\"".to_owned(), "plain file name"),
+            ("default_model_filename: \"m/\"".to_owned(), "plain file name"),
+            ("default_model_filename: \"..\"".to_owned(), "plain file name"),
+        ] {
+            let error = resolved(&text).expect_err(&text);
+            assert!(error.contains(part), "{}: {error}", excerpt(&text));
+        }
+    }
+
+    #[test]
     fn hints_are_named_not_refused() {
         let config =
             resolved("optimization { input_pinned_memory { enable: true } eager_batching: true }").unwrap();
@@ -664,7 +499,7 @@ mod tests {
             optimization { graph { level: 1 } }
             parameters { key: "intra_op_thread_count" value { string_value: "2" } }
             parameters { key: "latency_objective_ms" value { string_value: "2.5" } }
-            parameters { key: "session.x" value { string_value: "y" } }"#,
+            parameters { key: "session.intra_op.allow_spinning" value { string_value: "0" } }"#,
         )
         .unwrap();
         assert_eq!(config.max_batch_size, Some(8));
@@ -679,6 +514,6 @@ mod tests {
         assert_eq!(config.session.intra_op_threads, 2);
         assert_eq!(config.latency_objective, Some(Duration::from_micros(2500)));
         assert_eq!(config.hints, [] as [&str; 0]);
-        assert_eq!(config.session.entries, [("session.x".to_owned(), "y".to_owned())]);
+        assert_eq!(config.session.entries, [("session.intra_op.allow_spinning".to_owned(), "0".to_owned())]);
     }
 }

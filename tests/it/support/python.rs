@@ -12,6 +12,9 @@ use super::project;
 /// tests/clients/requirements.txt says why.
 const PYTHON_MINOR_MIN: u32 = 11;
 
+/// Whether a balancer that is not installed is a failure. Variables of Weir do not reach the tests otherwise.
+const BALANCERS_REQUIRED: &str = "WEIR_REQUIRE_BALANCERS";
+
 /// Runs pytest on one file of `tests/clients`, against servers that it starts itself. Panics with its output.
 #[track_caller]
 pub fn pytest(file: &str) {
@@ -21,6 +24,7 @@ pub fn pytest(file: &str) {
         .current_dir(project(""))
         .env("PYTHONPATH", site())
         .env("WEIR_BIN", env!("CARGO_BIN_EXE_weir"))
+        .envs(std::env::var_os(BALANCERS_REQUIRED).map(|required| (BALANCERS_REQUIRED, required)))
         .output()
         .expect("python3 was there a moment ago");
     assert!(output.status.success(), "{file}: {}\n{}", output.status, said(&output));

@@ -74,6 +74,12 @@ impl Repository {
         self
     }
 
+    /// Removes a link, and not what it leads to.
+    pub fn remove_link(&self, inside: &str) -> &Self {
+        std::fs::remove_file(self.path(inside)).unwrap();
+        self
+    }
+
     /// A model `slow` whose session calls take `factor` times as long as those of `tests/models/slow`, about 30 ms,
     /// one call at a time. `keys` are the rest of its config.
     pub fn slow(&self, factor: u64, keys: &str) -> &Self {

@@ -50,6 +50,7 @@ fn policy(rows_max: usize) -> BatchingPolicy {
         levels: vec![level(100)],
         default_level: 1,
         objective: None,
+        call_max: None,
     }
 }
 

@@ -1,0 +1,599 @@
+//! What in a graph could harm the process that runs it.
+//!
+//! Always: pure; what is not known to be harmless counts as a hazard. A graph without hazards takes time and memory that
+//! its inputs' sizes bound, and does nothing that the processor refuses.
+//! Known to harm, with ONNX Runtime 1.31: integer division ends the process (SIGFPE) by a zero divisor and by the
+//! smallest number over −1; sizes that come from values take any memory; loops that are counted by values take any time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
+
+/// Hazards that are told; a graph may have thousands.
+const TOLD_MAX: usize = 8;
+
+/// Domains whose operators are read: the standard's, its machine learning part, and ONNX Runtime's own. Another domain
+/// needs a library of custom operators, which is code.
+pub const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
+
+/// Elements that an output whose size is a constant may have without being a hazard: 64 MiB of floats.
+const CONSTANT_ELEMENTS_MAX: i64 = 16 << 20;
+
+/// Padding and repetition by constants beyond this is a hazard: a kernel's border, not a canvas.
+const CONSTANT_SIZE_MAX: i64 = 1024;
+
+/// Operators whose work and results are bounded by the sizes of their inputs, whatever the values.
+const BOUNDED: &[&str] = &[
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "AveragePool",
+    "BatchNormalization",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "ConvInteger",
+    "Cos",
+    "Cosh",
+    "CumSum",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Dropout",
+    "DynamicQuantizeLinear",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "Identity",
+    "If",
+    "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
+    "LRN",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "LpPool",
+    "MatMul",
+    "MatMulInteger",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "MeanVarianceNormalization",
+    "Min",
+    "Mish",
+    "Mul",
+    "Neg",
+    "NonZero",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "RMSNormalization",
+    "Reciprocal",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Round",
+    "Selu",
+    "Shape",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SpaceToDepth",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "TopK",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Where",
+    "Xor",
+    // Strings.
+    "StringNormalizer",
+    "TfIdfVectorizer",
+];
+
+/// The same of the machine learning domain. Those whose attributes are arrays that must agree are elsewhere.
+const BOUNDED_ML: &[&str] = &[
+    "ArrayFeatureExtractor",
+    "Binarizer",
+    "FeatureVectorizer",
+    "Imputer",
+    "LabelEncoder",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
+    "OneHotEncoder",
+    "Scaler",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+];
+
+/// The same of ONNX Runtime's own domain, which its own tools write when they optimise or quantise.
+const BOUNDED_MICROSOFT: &[&str] = &[
+    "BiasGelu",
+    "DynamicQuantizeMatMul",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gelu",
+    "MatMulIntegerToFloat",
+    "QLinearAdd",
+    "QLinearGlobalAveragePool",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QuickGelu",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+];
+
+/// Operators whose output has another type than their first input: (name, type as the standard numbers it).
+const TYPED: &[(&str, i32)] = &[
+    ("Shape", INT64),
+    ("Size", INT64),
+    ("ArgMax", INT64),
+    ("ArgMin", INT64),
+    ("NonZero", INT64),
+    ("Equal", BOOL),
+    ("Greater", BOOL),
+    ("GreaterOrEqual", BOOL),
+    ("Less", BOOL),
+    ("LessOrEqual", BOOL),
+    ("IsNaN", BOOL),
+    ("IsInf", BOOL),
+    ("Not", BOOL),
+    ("And", BOOL),
+    ("Or", BOOL),
+    ("Xor", BOOL),
+    ("MatMulInteger", INT32),
+    ("ConvInteger", INT32),
+    ("Normalizer", FLOAT),
+    ("Scaler", FLOAT),
+    ("TreeEnsembleRegressor", FLOAT),
+    ("LinearRegressor", FLOAT),
+    ("TfIdfVectorizer", FLOAT),
+];
+
+/// Operators whose output has the type of an input that is not the first.
+const TYPED_BY_INPUT: &[(&str, usize)] = &[("Where", 1), ("CastLike", 1)];
+
+/// Operators of which nothing is known of the output's type by the first input.
+const UNTYPED: &[&str] = &[
+    "DequantizeLinear",
+    "QuantizeLinear",
+    "LabelEncoder",
+    "If",
+    "TreeEnsembleClassifier",
+    "LinearClassifier",
+    "DynamicQuantizeLinear",
+    "QLinearMatMul",
+    "QLinearConv",
+    "ConstantOfShape",
+    "OneHot",
+];
+
+// Numbers of TensorProto.DataType in the ONNX standard.
+const FLOAT: i32 = 1;
+const INT32: i32 = 6;
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
+/// FLOAT16, DOUBLE, BFLOAT16 beside FLOAT.
+const FLOATS: [i32; 4] = [FLOAT, 10, 11, 16];
+
+/// A domain that is not on the list, if the model names one.
+pub fn foreign_domain(model: &ModelProto) -> Option<String> {
+    let mut found = None;
+    let mut look = |node: &NodeProto| {
+        let local = || model.functions.iter().any(|f| f.domain == node.domain && f.name == node.op_type);
+        if found.is_none() && !DOMAINS.contains(&node.domain.as_str()) && !local() {
+            found = Some(node.domain.clone());
+        }
+    };
+    let graphs = model.graph.iter().flat_map(|graph| &graph.node);
+    let bodies = model.functions.iter().flat_map(|function| &function.node);
+    graphs.chain(bodies).for_each(|node| each_node(node, &mut look));
+    found
+}
+
+fn each_node(node: &NodeProto, look: &mut impl FnMut(&NodeProto)) {
+    look(node);
+    let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+    graphs.flat_map(|graph| &graph.node).for_each(|node| each_node(node, look));
+}
+
+/// The hazards of a model, each as a word or two. Empty: none is known.
+pub fn hazards(model: &ModelProto) -> Vec<String> {
+    let mut scan = Scan::default();
+    if !model.functions.is_empty() {
+        scan.note("local functions");
+    }
+    for function in &model.functions {
+        function.node.iter().for_each(|node| scan.node(node));
+    }
+    if let Some(graph) = &model.graph {
+        scan.graph(graph);
+    }
+    scan.found.into_iter().collect()
+}
+
+/// Operators whose output is as large as their input, give or take the size of an element.
+const LINEAR: &[&str] = &[
+    "Abs",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSigmoid",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tanh",
+];
+
+/// Those that are so with a constant of one element.
+const LINEAR_BY_ONE: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
+
+/// Whether what a graph computes may grow faster than its inputs, or by more than a few times.
+pub fn grows(graph: &GraphProto) -> bool {
+    let one = |name: &String| {
+        let constant = graph.initializer.iter().find(|tensor| tensor.name == *name);
+        constant.is_some_and(|tensor| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1))
+    };
+    let linear = |node: &NodeProto| {
+        let operator = node.op_type.as_str();
+        let by_one = LINEAR_BY_ONE.contains(&operator) && node.input.iter().any(one);
+        node.domain.is_empty() && (LINEAR.contains(&operator) || by_one)
+    };
+    // Each may keep its output in memory.
+    graph.node.len() > 64 || !graph.node.iter().all(linear)
+}
+
+/// What is known on the way through a graph. Names are taken to mean one thing in a model and its inner graphs, which
+/// the standard asks for; where they do not, types that contradict each other count as unknown.
+#[derive(Default)]
+struct Scan<'a> {
+    types: HashMap<&'a str, i32>,
+    constants: HashMap<&'a str, &'a TensorProto>,
+    found: BTreeSet<String>,
+}
+
+impl<'a> Scan<'a> {
+    fn note(&mut self, hazard: &str) {
+        if self.found.len() < TOLD_MAX {
+            self.found.insert(hazard.to_owned());
+        }
+    }
+
+    fn graph(&mut self, graph: &'a GraphProto) {
+        for value in graph.input.iter().chain(&graph.value_info).chain(&graph.output) {
+            let kind = value.r#type.as_ref().and_then(|t| t.value.as_ref());
+            if let Some(type_proto::Value::TensorType(tensor)) = kind {
+                self.learn(&value.name, tensor.elem_type);
+            }
+        }
+        for tensor in &graph.initializer {
+            self.learn(&tensor.name, tensor.data_type);
+            // An input of the same name may replace it.
+            if !graph.input.iter().any(|input| input.name == tensor.name) {
+                self.constants.insert(&tensor.name, tensor);
+            }
+        }
+        graph.node.iter().for_each(|node| self.node(node));
+    }
+
+    fn learn(&mut self, name: &'a str, kind: i32) {
+        let known = self.types.entry(name).or_insert(kind);
+        if *known != kind {
+            *known = 0;
+        }
+    }
+
+    fn node(&mut self, node: &'a NodeProto) {
+        let bounded = match node.domain.as_str() {
+            "" | "ai.onnx" => BOUNDED.contains(&node.op_type.as_str()) || self.bounded_by_constants(node),
+            "ai.onnx.ml" => BOUNDED_ML.contains(&node.op_type.as_str()),
+            _ => BOUNDED_MICROSOFT.contains(&node.op_type.as_str()),
+        };
+        if !bounded {
+            let name: String = node.op_type.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+            self.note(&name);
+        }
+        // Borders and shapes by attribute: a kernel's own, not a canvas.
+        let large = |a: &&AttributeProto| {
+            ["pads", "output_padding", "output_shape", "shape"].contains(&a.name.as_str())
+                && a.ints.iter().any(|size| size.unsigned_abs() > CONSTANT_SIZE_MAX as u64)
+        };
+        if node.op_type != "Reshape" && node.attribute.iter().any(|a| large(&a)) {
+            self.note(&format!("{} of a large size", node.op_type.chars().take(40).collect::<String>()));
+        }
+        for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            self.graph(graph);
+        }
+        self.learn_output(node);
+    }
+
+    /// Operators that are bounded if what sizes them, or divides, is a harmless constant.
+    fn bounded_by_constants(&self, node: &NodeProto) -> bool {
+        let constant = |at: usize| self.integers(node.input.get(at)?);
+        let product = |sizes: &[i64]| {
+            sizes.iter().try_fold(1i64, |n, &size| n.checked_mul(size.max(1))).unwrap_or(i64::MAX)
+        };
+        let each_small = |sizes: &Vec<i64>| sizes.iter().all(|size| size.abs() <= CONSTANT_SIZE_MAX);
+        match node.op_type.as_str() {
+            "Div" | "Mod" => {
+                let of_floats = |at: usize| {
+                    node.input
+                        .get(at)
+                        .and_then(|name| self.types.get(name.as_str()))
+                        .is_some_and(|kind| FLOATS.contains(kind))
+                };
+                // Of floats, Mod is the C library's fmod.
+                of_floats(0)
+                    || of_floats(1)
+                    || constant(1).is_some_and(|by| by.iter().all(|n| *n != 0 && *n != -1))
+            }
+            "ConstantOfShape" => constant(0).is_some_and(|shape| product(&shape) <= CONSTANT_ELEMENTS_MAX),
+            "Expand" => constant(1).is_some_and(|shape| product(&shape) <= CONSTANT_SIZE_MAX),
+            "Tile" => constant(1).is_some_and(|repeats| product(&repeats) <= CONSTANT_SIZE_MAX),
+            "Pad" => match node.input.len() {
+                // Before version 11 of the standard the pads are an attribute, which is looked at for every operator.
+                1 => true,
+                _ => constant(1).as_ref().is_some_and(each_small),
+            },
+            _ => false,
+        }
+    }
+
+    /// The numbers of a constant of integers, if it is small enough to be looked at.
+    fn integers(&self, name: &String) -> Option<Vec<i64>> {
+        let tensor = self.constants.get(name.as_str())?;
+        // External data is not here to be looked at.
+        if tensor.data_location != 0 {
+            return None;
+        }
+        let raw = &tensor.raw_data;
+        let wide = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("chunks have that size"));
+        let narrow = |bytes: &[u8]| i32::from_le_bytes(bytes.try_into().expect("chunks have that size"));
+        let numbers: Vec<i64> = match tensor.data_type {
+            INT64 if !raw.is_empty() => raw.chunks_exact(8).take(4096).map(wide).collect(),
+            INT64 => tensor.int64_data.iter().take(4096).copied().collect(),
+            INT32 if !raw.is_empty() => raw.chunks_exact(4).take(4096).map(|b| narrow(b).into()).collect(),
+            INT32 => tensor.int32_data.iter().take(4096).map(|n| i64::from(*n)).collect(),
+            _ => return None,
+        };
+        let elements = tensor.dims.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
+        (elements == numbers.len() as i64 && elements < 4096).then_some(numbers)
+    }
+
+    fn learn_output(&mut self, node: &'a NodeProto) {
+        let Some(first) = node.output.first().map(String::as_str) else { return };
+        let of_input = |at: usize| node.input.get(at).and_then(|name| self.types.get(name.as_str())).copied();
+        let operator = node.op_type.as_str();
+        let kind = if let Some((_, kind)) = TYPED.iter().find(|(name, _)| *name == operator) {
+            Some(*kind)
+        } else if let Some((_, at)) = TYPED_BY_INPUT.iter().find(|(name, _)| *name == operator) {
+            of_input(*at)
+        } else if operator == "Cast" {
+            node.attribute.iter().find(|a| a.name == "to").and_then(|a| i32::try_from(a.i).ok())
+        } else if operator == "Constant" {
+            let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+            if let Some(tensor) = value {
+                self.constants.insert(first, tensor);
+            }
+            value.map(|tensor| tensor.data_type)
+        } else if UNTYPED.contains(&operator) || !node.domain.is_empty() && node.domain != "ai.onnx" {
+            None
+        } else {
+            of_input(0)
+        };
+        let Some(kind) = kind.filter(|kind| *kind != 0) else { return };
+        self.learn(first, kind);
+        // Split gives several of one type.
+        if operator == "Split" {
+            node.output.iter().skip(1).for_each(|output| self.learn(output, kind));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::onnx::{OperatorSetIdProto, TypeProto, ValueInfoProto};
+
+    fn value(name: &str, kind: i32) -> ValueInfoProto {
+        let tensor = type_proto::Tensor { elem_type: kind, shape: None };
+        let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)) });
+        ValueInfoProto { name: name.into(), r#type }
+    }
+
+    fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: operator.into(),
+            input: inputs.iter().map(|&name| name.into()).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn constant(name: &str, numbers: &[i64]) -> TensorProto {
+        let dims = vec![numbers.len() as i64];
+        TensorProto {
+            name: name.into(),
+            data_type: INT64,
+            dims,
+            int64_data: numbers.to_vec(),
+            ..TensorProto::default()
+        }
+    }
+
+    fn model(inputs: &[(&str, i32)], constants: &[TensorProto], nodes: Vec<NodeProto>) -> ModelProto {
+        let graph = GraphProto {
+            input: inputs.iter().map(|(name, kind)| value(name, *kind)).collect(),
+            initializer: constants.to_vec(),
+            node: nodes,
+            ..GraphProto::default()
+        };
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+        ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }
+    }
+
+    #[test]
+    fn division_is_a_hazard_unless_it_is_of_floats_or_by_a_harmless_constant() {
+        let div = || vec![node("Div", &["a", "b"], "y")];
+        let found =
+            |inputs: &[(&str, i32)], constants: &[TensorProto]| hazards(&model(inputs, constants, div()));
+        assert_eq!(found(&[("a", INT64), ("b", INT64)], &[]), ["Div"]);
+        assert_eq!(found(&[("a", FLOAT), ("b", FLOAT)], &[]), [""; 0]);
+        assert_eq!(found(&[("a", INT64)], &[constant("b", &[2, 7])]), [""; 0]);
+        assert_eq!(found(&[("a", INT64)], &[constant("b", &[2, 0])]), ["Div"]);
+        assert_eq!(found(&[("a", INT64)], &[constant("b", &[-1])]), ["Div"]);
+        // An input that only has a default is anybody's.
+        assert_eq!(found(&[("a", INT64), ("b", INT64)], &[constant("b", &[2])]), ["Div"]);
+        assert_eq!(found(&[], &[]), ["Div"], "nothing is known of its type");
+    }
+
+    #[test]
+    fn types_are_followed_through_a_graph() {
+        let through = |first: &str| {
+            let nodes =
+                vec![node(first, &["a"], "b"), node("Relu", &["b"], "c"), node("Mod", &["c", "d"], "y")];
+            hazards(&model(&[("a", FLOAT)], &[], nodes))
+        };
+        assert_eq!(through("Identity"), [""; 0]);
+        assert_eq!(through("Shape"), ["Mod"]);
+    }
+
+    #[test]
+    fn sizes_that_come_from_values_are_hazards() {
+        for operator in ["ConstantOfShape", "Expand", "Tile", "Range", "Loop", "Resize", "Frobnicate"] {
+            let nodes = vec![node(operator, &["a", "a"], "y")];
+            assert_eq!(hazards(&model(&[("a", INT64)], &[], nodes)), [operator]);
+        }
+        let nodes = |size: i64| (vec![node("ConstantOfShape", &["s"], "y")], [constant("s", &[size, 16])]);
+        let found = |size| hazards(&model(&[], &nodes(size).1, nodes(size).0));
+        assert!(found(1000).is_empty() && !found(1 << 40).is_empty());
+    }
+
+    #[test]
+    fn inner_graphs_are_looked_into_and_foreign_domains_found() {
+        let inner = GraphProto { node: vec![node("Loop", &[], "z")], ..GraphProto::default() };
+        let branch =
+            AttributeProto { name: "then_branch".into(), g: Some(inner), ..AttributeProto::default() };
+        let mut choice = node("If", &["a"], "y");
+        choice.attribute.push(branch);
+        let mut looped = model(&[("a", BOOL)], &[], vec![choice]);
+        assert_eq!(hazards(&looped), ["Loop"]);
+        assert_eq!(foreign_domain(&looped), None);
+        let foreign = NodeProto { domain: "my.ops".into(), ..node("Add", &[], "q") };
+        looped.graph.as_mut().unwrap().node[0].attribute[0].g.as_mut().unwrap().node.push(foreign);
+        assert_eq!(foreign_domain(&looped).as_deref(), Some("my.ops"));
+    }
+
+    #[test]
+    fn results_grow_unless_each_operator_keeps_the_size() {
+        let found = |nodes: Vec<NodeProto>| {
+            grows(
+                model(&[("a", FLOAT)], &[constant("one", &[1]), constant("two", &[2, 2])], nodes)
+                    .graph
+                    .as_ref()
+                    .unwrap(),
+            )
+        };
+        assert!(!found(vec![node("Relu", &["a"], "b"), node("Mul", &["b", "one"], "y")]));
+        assert!(found(vec![node("Mul", &["a", "two"], "y")]));
+        assert!(found(vec![node("Add", &["a", "a"], "y")]), "broadcasting");
+        assert!(found(vec![node("Concat", &["a", "a"], "y")]));
+    }
+
+    #[test]
+    fn large_borders_are_hazards() {
+        let mut pool = node("MaxPool", &["a"], "y");
+        let pads =
+            |size| AttributeProto { name: "pads".into(), ints: vec![size], ..AttributeProto::default() };
+        pool.attribute.push(pads(3));
+        assert!(hazards(&model(&[("a", FLOAT)], &[], vec![pool.clone()])).is_empty());
+        pool.attribute[0] = pads(1 << 40);
+        assert_eq!(hazards(&model(&[("a", FLOAT)], &[], vec![pool])), ["MaxPool of a large size"]);
+    }
+}

@@ -1,0 +1,241 @@
+//! A session in a worker, started again when it ends.
+
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::calls::Bounds;
+use super::packets::ToWorker;
+use super::process::Process;
+use super::starting::{Again, Starting};
+use crate::backend::{BatchInput, Graph, LoadError, RunError, Session, Stop, WorkerState};
+use crate::tensor::Tensor;
+
+/// How long the first of several restarts without an answer between them waits; each later one twice as long. The very
+/// first waits for nothing: whoever comes after a request that ended the worker should not notice.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a call waits for a worker that is being started.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A model in a worker.
+pub struct Isolated(Arc<Inner>);
+
+struct Inner {
+    again: Again,
+    graph: Graph,
+    output_bytes_max: usize,
+    state: Mutex<Standing>,
+    changed: Condvar,
+    restarts: AtomicU64,
+    /// Whether a call was answered since the worker was started last.
+    answered: AtomicBool,
+}
+
+struct Standing {
+    process: Option<Arc<Process>>,
+    /// Why there is none.
+    down: String,
+    /// The trial's end; `None` once it is served: then the worker is started again when it ends.
+    trial: Option<Instant>,
+    closing: bool,
+}
+
+impl Isolated {
+    /// A session for a trial, out of a worker that has opened it.
+    pub fn new(
+        starting: Starting,
+        graph: Graph,
+        again: Again,
+        output_bytes_max: usize,
+    ) -> Result<Self, LoadError> {
+        let trial = starting.until();
+        let (child, process) = take(starting, &again)?;
+        let inner = Arc::new(Inner {
+            again,
+            graph,
+            output_bytes_max,
+            state: Mutex::new(Standing {
+                process: Some(Arc::clone(&process)),
+                down: String::new(),
+                trial: Some(trial),
+                closing: false,
+            }),
+            changed: Condvar::new(),
+            restarts: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
+        });
+        let watched = Arc::clone(&inner);
+        std::thread::Builder::new()
+            .name("worker-watch".to_owned())
+            .spawn(move || watched.watch(process, child))
+            .map_err(|e| LoadError(format!("there is no thread to watch its process: {e}")))?;
+        Ok(Self(inner))
+    }
+
+    /// Why its process has ended, if it has.
+    pub fn ended(&self) -> Option<String> {
+        let state = self.0.lock();
+        match &state.process {
+            Some(process) => process.ended().map(str::to_owned),
+            None => Some(state.down.clone()),
+        }
+    }
+
+    /// The trial is over: time counts no more, and the worker is started again when it ends.
+    pub fn serve(&self) {
+        let mut state = self.0.lock();
+        state.trial = None;
+        if let Some(process) = &state.process {
+            process.tell(&self.0.serving(), None);
+        }
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closing = true;
+        if let Some(process) = &state.process {
+            process.kill("it is not needed any more");
+        }
+        self.0.changed.notify_all();
+    }
+}
+
+/// Makes a process out of a worker that has a session open.
+fn take(mut starting: Starting, again: &Again) -> Result<(Child, Arc<Process>), LoadError> {
+    let gone = || LoadError("the process that tried it is gone".to_owned());
+    let child = starting.child.take().ok_or_else(gone)?;
+    let socket = starting.socket.take().ok_or_else(gone)?;
+    let process = Arc::new(Process::new(&child, socket, again.spec.limits));
+    Ok((child, process))
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serving(&self) -> ToWorker {
+        ToWorker::Serve { memory_bytes: self.again.spec.serving_bytes }
+    }
+
+    /// Sees a worker end and starts another one, until nobody needs it.
+    fn watch(&self, mut process: Arc<Process>, mut child: Child) {
+        let mut failures = 0;
+        loop {
+            process.wait(child);
+            let how = process.ended().unwrap_or("it ended").to_owned();
+            let mut state = self.lock();
+            state.process = None;
+            state.down = how;
+            self.changed.notify_all();
+            if state.closing || state.trial.is_some() {
+                return;
+            }
+            tracing::warn!("a model's process ended: {}; it is started again", state.down);
+            let mut started = None;
+            while started.is_none() {
+                failures = if self.answered.swap(false, Ordering::Relaxed) { 0 } else { failures };
+                if failures > 0 {
+                    let until = Instant::now() + (PAUSE * (1 << (failures - 1).min(16))).min(PAUSE_MAX);
+                    while !state.closing && Instant::now() < until {
+                        let left = until.saturating_duration_since(Instant::now());
+                        (state, _) =
+                            self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+                failures += 1;
+                if state.closing {
+                    return;
+                }
+                drop(state);
+                let opened = self.again.start().and_then(|(starting, _)| take(starting, &self.again));
+                self.restarts.fetch_add(1, Ordering::Relaxed);
+                state = self.lock();
+                match opened {
+                    Ok(opened) => started = Some(opened),
+                    Err(LoadError(reason)) => state.down = reason,
+                }
+            }
+            (child, process) = started.expect("the loop ends with it");
+            process.tell(&self.serving(), None);
+            if state.closing {
+                process.kill("it is not needed any more");
+            }
+            state.process = Some(Arc::clone(&process));
+            self.changed.notify_all();
+        }
+    }
+
+    /// The process and when it must be done, if it is on trial. Waits for one that is being started.
+    fn process(&self, stop: &Stop) -> Result<(Arc<Process>, Option<Instant>), RunError> {
+        let until = Instant::now() + PATIENCE;
+        let mut state = self.lock();
+        loop {
+            match &state.process {
+                Some(process) if process.ended().is_none() => return Ok((Arc::clone(process), state.trial)),
+                None if state.trial.is_some() || state.closing => {
+                    return Err(RunError::Unavailable(format!(
+                        "the model's process has ended: {}",
+                        state.down
+                    )));
+                }
+                // It has ended, and is about to be started again.
+                _ => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || stop.is_asked() {
+                return Err(RunError::Unavailable(format!(
+                    "the model's process is being started again, because it ended: {}; try again later",
+                    state.down
+                )));
+            }
+            let nap = left.min(Duration::from_millis(50));
+            (state, _) = self.changed.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Session for Isolated {
+    fn graph(&self) -> &Graph {
+        &self.0.graph
+    }
+
+    fn run_until(
+        &self,
+        inputs: &[BatchInput],
+        outputs: &[usize],
+        stop: &Stop,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let (process, until) = self.0.process(stop)?;
+        let mut slot = process.slot().map_err(|e| {
+            RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
+        })?;
+        let bounds = Bounds { output_bytes_max: self.0.output_bytes_max, until };
+        let answer = slot.call(&process, inputs, outputs, stop, bounds);
+        if process.ended().is_none() {
+            process.give_back(slot);
+        }
+        if answer.is_ok() {
+            self.0.answered.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn concurrent(&self) -> bool {
+        self.0.again.device == crate::backend::Device::Cpu
+    }
+
+    fn worker(&self) -> Option<WorkerState> {
+        let state = self.0.lock();
+        Some(WorkerState {
+            restarts: self.0.restarts.load(Ordering::Relaxed),
+            down: state.process.is_none().then(|| format!("its process ended: {}", state.down)),
+            peak_bytes: state.process.as_ref().map_or(0, |process| process.peak_bytes()),
+        })
+    }
+}
