@@ -15,12 +15,11 @@ import threading
 import time
 from pathlib import Path
 
+import metrics
 import psutil
 import pytest
-
-import metrics
 import wire
-from hostile import configs, damaged, external, growing, hazards, places
+from hostile import configs, damaged, external, growing, hazards, operators, places
 from server import StartedWeir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +28,20 @@ GOOD_FEED = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 4], 
 MIB = 1 << 20
 
 # Small limits, so that what runs into them does so soon.
-LIMITS = ["--load-threads", "4", "--load-seconds-max", "2", "--load-memory-bytes", str(512 * MIB), "--worker-memory-bytes", str(1024 * MIB),
-          "--max-model-bytes", str(1024 * MIB), "--session-seconds-max", "2"]  # fmt: skip
+LIMITS = [
+    "--load-threads",
+    "4",
+    "--load-seconds-max",
+    "2",
+    "--load-memory-bytes",
+    str(512 * MIB),
+    "--worker-memory-bytes",
+    str(1024 * MIB),
+    "--max-model-bytes",
+    str(1024 * MIB),
+    "--session-seconds-max",
+    "2",
+]
 # What the server itself may take, workers apart: models are held to less.
 RESIDENT_BYTES_MAX = 1500 * MIB
 # An answer of the model's, and one of the good model's while the processors are busy with others.
@@ -43,9 +54,14 @@ SHOWN = 25
 EXPLICIT_EACH = 5
 
 KINDS = {
-    "damaged": functools.partial(damaged.models, (ROOT / "models" / "digits" / "2" / "model.onnx").read_bytes()), "growing": growing.models, "hazards": hazards.models,
-    "external": external.models, "configs": configs.models, "places": places.models,
-}  # fmt: skip
+    "damaged": functools.partial(damaged.models, (ROOT / "models" / "digits" / "2" / "model.onnx").read_bytes()),
+    "growing": growing.models,
+    "hazards": hazards.models,
+    "operators": operators.models,
+    "external": external.models,
+    "configs": configs.models,
+    "places": places.models,
+}
 
 # What a path of this machine begins with; a model's own file names have no such beginning.
 _PATH = re.compile(r"(?<![\w.])/(tmp|root|home|proc|dev|etc|usr|var|opt|mnt|run|srv|work|private|Users)\b")
@@ -172,8 +188,23 @@ def test_a_repository_of_hostile_models_is_served(kind, tmp_path):
 
 def test_what_should_be_served_is_served(tmp_path):
     """The generator's own check: its good folders are good, so the bad ones are bad for the reason that they name."""
-    wanted = {"data_good", "data_link_hard", "config_good", "run_ml_trees_good", "run_ml_classifier_good", "run_ml_linear_good", "run_ml_machine_good", "run_gather", "run_div_int32", "run_loop_count_of_request", "functions_chain_of_100",
-              "branches_10_deep", "place_hard_link", "run_grams_good", "run_ms_mat_mul_4_bits_good", "data_dots", "loop_negative_times"}  # fmt: skip
+    wanted = {
+        "data_good",
+        "config_good",
+        "run_ml_trees_good",
+        "run_ml_classifier_good",
+        "run_ml_linear_good",
+        "run_ml_machine_good",
+        "run_gather",
+        "run_div_int32",
+        "run_loop_count_of_request",
+        "functions_chain_of_100",
+        "branches_10_deep",
+        "run_grams_good",
+        "run_ms_mat_mul_4_bits_good",
+        "data_dots",
+        "loop_negative_times",
+    }
     models = written((m for kind in KINDS.values() for m in kind() if m.name in wanted), tmp_path / "repository")
     assert set(models) == wanted
     with StartedWeir(tmp_path / "repository", "--log", "error", *LIMITS) as weir:
@@ -207,7 +238,9 @@ def _faults_of_one(weir, model):
         return [f"{model.name}, load: {loaded.fault}"]
     if loaded.status != 200:
         return []
-    faults = [f"{model.name}: {answer.fault}" for body in model.asks if (answer := ask_model(weir, model.name, body)).fault]
+    faults = [
+        f"{model.name}: {answer.fault}" for body in model.asks if (answer := ask_model(weir, model.name, body)).fault
+    ]
     if (unloaded := Asked(weir, "POST", f"{path}/unload", {}, LOAD_SECONDS_MAX)).status != 200:
         faults.append(f"{model.name}, unload: {unloaded.status} {unloaded.body[:200]!r}")
     return faults

@@ -21,7 +21,9 @@ def _in_place_of_the_file():
     good = identity()
 
     def place(name, make, onnx=None):
-        return HostileModel(f"place_{name}", onnx, arrange=lambda folder: make(folder / VERSION / "model.onnx", folder), asks=FLOATS)
+        return HostileModel(
+            f"place_{name}", onnx, arrange=lambda folder: make(folder / VERSION / "model.onnx", folder), asks=FLOATS
+        )
 
     def link(target):
         return lambda at, folder: at.symlink_to(target)
@@ -117,7 +119,24 @@ def _in_place_of_the_folder():
     yield instead("link_to_process", lambda folder: folder.symlink_to("/proc/self"))
     yield instead("empty", lambda folder: folder.mkdir())
     yield instead("unreadable", lambda folder: folder.mkdir(mode=0))
-    odd = ["a b", "a\nb", "\x1b[2J", "%2e%2e", "..a", "-rf", "ü", "n" * 200, "a;b", "$(id)", "con", "CON:", "\\", "*", "~", "#"]
+    odd = [
+        "a b",
+        "a\nb",
+        "\x1b[2J",
+        "%2e%2e",
+        "..a",
+        "-rf",
+        "ü",
+        "n" * 200,
+        "a;b",
+        "$(id)",
+        "con",
+        "CON:",
+        "\\",
+        "*",
+        "~",
+        "#",
+    ]
     for i, name in enumerate(odd):
         yield instead(f"beside_one_named_oddly_{i}", lambda folder, name=name: _named(folder, name, good))
     yield instead("beside_one_not_utf8", lambda folder: _named(folder, os.fsdecode(b"\xff\xfe"), good))
