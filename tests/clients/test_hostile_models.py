@@ -10,6 +10,7 @@ import http.client
 import itertools
 import json
 import re
+import resource
 import shutil
 import threading
 import time
@@ -44,6 +45,8 @@ LIMITS = [
 ]
 # What the server itself may take, workers apart: models are held to less.
 RESIDENT_BYTES_MAX = 1500 * MIB
+# Far above what a good server asks for, reserved addresses included.
+ADDRESSES_MAX = 16 << 30
 # An answer of the model's, and one of the good model's while the processors are busy with others.
 ANSWER_SECONDS_MAX = 10
 LOAD_SECONDS_MAX = 120
@@ -66,6 +69,15 @@ KINDS = {
 # What a path of this machine begins with; a model's own file names have no such beginning.
 _PATH = re.compile(r"(?<![\w.])/(tmp|root|home|proc|dev|etc|usr|var|opt|mnt|run|srv|work|private|Users)\b")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded():
+    """Servers started here inherit a limit, so that one that fails a test takes no other process of the machine along."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES_MAX, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def written(models, repository):
