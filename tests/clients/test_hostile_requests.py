@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import metrics
 import psutil
 import pytest
-
-import metrics
-from hostile import binary_bodies, changes, grpc_frames, http1, http2, json_bodies, values
+from hostile import binary_bodies, changes, grpc_frames, http1, http1_bytes, http2, http2_frames, json_bodies, values
 from server import StartedWeir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +119,7 @@ def infer_cases(bodies):
 
 
 def test_bytes_on_the_http_port_are_answered_or_refused(attacked):
-    attack(attacked, http1.cases(), over_http(attacked.http))
+    attack(attacked, http1_bytes.cases(), over_http(attacked.http))
 
 
 def test_json_bodies_are_answered_or_refused(attacked):
@@ -147,12 +146,12 @@ def test_calls_are_answered_or_refused(attacked):
 
 
 def test_frames_on_the_http_port_end_in_an_answer_or_a_close(attacked):
-    attack(attacked, http2.cases(), over_http2(attacked.http))
+    attack(attacked, http2_frames.cases(), over_http2(attacked.http))
 
 
 def test_frames_on_the_grpc_port_end_in_an_answer_or_a_close(attacked):
     body = grpc_frames.message(grpc_frames.ask())
-    attack(attacked, http2.cases(grpc_frames.head(), body), over_http2(attacked.grpc))
+    attack(attacked, http2_frames.cases(grpc_frames.head(), body), over_http2(attacked.grpc))
 
 
 # ── Ports that were meant for something else ─────────────────────────────────────────────────────────────────────────
@@ -160,12 +159,12 @@ def test_frames_on_the_grpc_port_end_in_an_answer_or_a_close(attacked):
 
 def test_the_metrics_port_bears_both_kinds_of_http(attacked):
     page = (*http2.GET[:2], (":path", "/metrics"), http2.GET[3])
-    attack(attacked, _some(http2.cases(page), 5), over_http2(attacked.metrics))
-    attack(attacked, _some(http1.cases(), 9), over_http(attacked.metrics))
+    attack(attacked, _some(http2_frames.cases(page), 5), over_http2(attacked.metrics))
+    attack(attacked, _some(http1_bytes.cases(), 9), over_http(attacked.metrics))
 
 
 def test_http1_on_the_grpc_port_is_closed(attacked):
-    cases = (http2.Case(case.name, case.data, ()) for case in _some(http1.cases(), 7))
+    cases = (http2.Case(case.name, case.data, ()) for case in _some(http1_bytes.cases(), 7))
     attack(attacked, cases, over_http2(attacked.grpc))
 
 
@@ -205,14 +204,22 @@ def assert_nothing_was_written_outside(weir):
 
 HEAD = b"POST /v2/models/simple/infer HTTP/1.1\r\nHost: weir\r\n"
 STALLED_HTTP = {
-    "part of a line": b"GET /v2 HT", "part of the headers": b"GET /v2 HTTP/1.1\r\nHost: we", "part of a body": HEAD + b"Content-Length: 100\r\n\r\n{", "no body": HEAD + b"Content-Length: 100\r\n\r\n",
-    "part of a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", "no last chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "part of a preface": http2.PREFACE[:10],
-}  # fmt: skip
+    "part of a line": b"GET /v2 HT",
+    "part of the headers": b"GET /v2 HTTP/1.1\r\nHost: we",
+    "part of a body": HEAD + b"Content-Length: 100\r\n\r\n{",
+    "no body": HEAD + b"Content-Length: 100\r\n\r\n",
+    "part of a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "no last chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    "part of a preface": http2.PREFACE[:10],
+}
 STALLED_GRPC = {
-    "part of a preface": http2.PREFACE[:10], "part of a frame": http2.HELLO + http2.frame(http2.HEADERS, 4, 1, bytes(40))[:20],
-    "part of a message": http2.HELLO + http2.headers(1, *grpc_frames.head()) + http2.frame(http2.DATA, 0, 1, grpc_frames.message(grpc_frames.ask())[:30]),
+    "part of a preface": http2.PREFACE[:10],
+    "part of a frame": http2.HELLO + http2.frame(http2.HEADERS, 4, 1, bytes(40))[:20],
+    "part of a message": http2.HELLO
+    + http2.headers(1, *grpc_frames.head())
+    + http2.frame(http2.DATA, 0, 1, grpc_frames.message(grpc_frames.ask())[:30]),
     "headers that never end": http2.HELLO + http2.frame(http2.HEADERS, 0, 1, http2.block(*grpc_frames.head())),
-}  # fmt: skip
+}
 
 
 def test_a_client_that_stops_midway_is_let_go_of(attacked):
@@ -294,11 +301,14 @@ def test_each_request_that_was_received_has_one_outcome(server, request):
 
     def account():
         page = metrics.page(weir)
-        received = metrics.total(page, "weir_requests_received_total")
-        ended = metrics.total(page, "weir_requests_total")
-        return received, ended
+        names = ("weir_requests_received_total", "weir_requests_total")
+        return [metrics.total(page, name) for name in names]
 
-    assert metrics.eventually(lambda: (lambda a: a[0] == a[1] and a[0] > 0)(account())), account()
+    def balanced():
+        received, ended = account()
+        return received == ended > 0
+
+    assert metrics.eventually(balanced), account()
 
 
 @pytest.mark.parametrize("server", ["attacked", "attacked_fixtures", "attacked_explicit"])

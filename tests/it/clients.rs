@@ -27,6 +27,8 @@ files! {
     numbers_keep_their_bits: "test_numbers.py",
     many_clients_get_their_own_answers: "test_concurrency.py",
     prometheus_client_reads_the_metrics: "test_metrics.py",
+    hostile_requests_are_answered_or_refused: "test_hostile_requests.py",
+    hostile_models_are_refused_or_harmless: "test_hostile_models.py",
     balancers_lose_no_request: "test_balancers.py",
     what_is_in_deploy_is_valid: "test_deploy.py",
     what_perf_analyzer_asks_is_answered: "test_perf_analyzer.py",

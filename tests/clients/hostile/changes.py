@@ -19,10 +19,21 @@ REPOSITORY = "/v2/repository"
 
 # Every path of the control API with the methods that it takes.
 PATHS = {
-    "/models": ["GET"], "/models/digits": ["GET"], "/models/digits/route": ["GET", "PUT", "DELETE"], "/models/digits/rollback": ["POST"], "/models/digits/labels/stable": ["PUT", "DELETE"], "/models/digits/versions/1/load": ["POST"],
-    "/models/digits/rollouts": ["GET", "POST"], "/models/digits/rollouts/x": ["GET"], "/models/digits/rollouts/x/pause": ["POST"], "/models/digits/rollouts/x/promote": ["POST"], "/models/digits/shadows": ["GET"], "/models/digits/feedback": ["POST"],
-    "/models/digits/experiments": ["GET"], "/audit": ["GET"],
-}  # fmt: skip
+    "/models": ["GET"],
+    "/models/digits": ["GET"],
+    "/models/digits/route": ["GET", "PUT", "DELETE"],
+    "/models/digits/rollback": ["POST"],
+    "/models/digits/labels/stable": ["PUT", "DELETE"],
+    "/models/digits/versions/1/load": ["POST"],
+    "/models/digits/rollouts": ["GET", "POST"],
+    "/models/digits/rollouts/x": ["GET"],
+    "/models/digits/rollouts/x/pause": ["POST"],
+    "/models/digits/rollouts/x/promote": ["POST"],
+    "/models/digits/shadows": ["GET"],
+    "/models/digits/feedback": ["POST"],
+    "/models/digits/experiments": ["GET"],
+    "/audit": ["GET"],
+}
 
 
 def http_cases():
@@ -60,15 +71,56 @@ def _routes():
         yield change("PUT", route, f'{{"arms":[{{"version":999999,"weight":{text}}}]}}')
         yield change("PUT", route, f'{{"arms":[{{"version":999999,"weight":1}}],"sticky":{text}}}')
         yield change("PUT", route, f'{{"arms":[{{"version":999999,"weight":1}}],"rules":{text}}}')
-        yield change("PUT", route, f'{{"arms":[{{"version":999999,"weight":1}}],"shadows":[{{"version":2,"share":{text}}}]}}')
+        yield change(
+            "PUT", route, f'{{"arms":[{{"version":999999,"weight":1}}],"shadows":[{{"version":2,"share":{text}}}]}}'
+        )
         yield change("PUT", route, f'{{"unknown":{text}}}')
     for arms in (0, 2, 1000, 20_000):
         yield change("PUT", route, json.dumps({"arms": [{"version": 900_000 + i, "weight": 1} for i in range(arms)]}))
-        yield change("PUT", route, json.dumps({"arms": [{"version": 999_999, "weight": 1}], "rules": [{"header": f"h{i}", "equals": "x", "version": 999_999} for i in range(arms)]}))
-        yield change("PUT", route, json.dumps({"arms": [{"version": 999_999, "weight": 1}], "shadows": [{"version": 900_000 + i, "share": 1} for i in range(arms)]}))
-    for sticky in ("header:", "header:\0", "header:" + "h" * 50_000, "cookie:x", "header:a\r\nb", ":", "", "parameter:\ud800", "request_id:x"):
+        yield change(
+            "PUT",
+            route,
+            json.dumps(
+                {
+                    "arms": [{"version": 999_999, "weight": 1}],
+                    "rules": [{"header": f"h{i}", "equals": "x", "version": 999_999} for i in range(arms)],
+                }
+            ),
+        )
+        yield change(
+            "PUT",
+            route,
+            json.dumps(
+                {
+                    "arms": [{"version": 999_999, "weight": 1}],
+                    "shadows": [{"version": 900_000 + i, "share": 1} for i in range(arms)],
+                }
+            ),
+        )
+    for sticky in (
+        "header:",
+        "header:\0",
+        "header:" + "h" * 50_000,
+        "cookie:x",
+        "header:a\r\nb",
+        ":",
+        "",
+        "parameter:\ud800",
+        "request_id:x",
+    ):
         yield change("PUT", route, json.dumps({"arms": [{"version": 999_999, "weight": 1}], "sticky": sticky}))
-    for condition in ("*", '"1"', "W/\"1\"", '"99999999999999999999"', '"-1"', "abc", "\xff", "", '"1", "2"', '"' + "9" * 5000 + '"'):
+    for condition in (
+        "*",
+        '"1"',
+        'W/"1"',
+        '"99999999999999999999"',
+        '"-1"',
+        "abc",
+        "\xff",
+        "",
+        '"1", "2"',
+        '"' + "9" * 5000 + '"',
+    ):
         yield change("PUT", route, '{"arms":[{"version":999999,"weight":1}]}', [("If-Match", condition)])
         yield change("DELETE", route, "", [("If-Match", condition)])
         yield change("POST", f"{VICTIM}/rollback", "", [("If-Match", condition)])
@@ -80,7 +132,23 @@ def _routes():
 
 
 def _labels_and_versions():
-    for label in ("", "%00", "..", "%2e%2e", "a" * 300, "1", "%ff", "a%2fb", "a%0d%0ab", "-", "_", "STABLE", "stable%20", "latest", "versions"):
+    for label in (
+        "",
+        "%00",
+        "..",
+        "%2e%2e",
+        "a" * 300,
+        "1",
+        "%ff",
+        "a%2fb",
+        "a%0d%0ab",
+        "-",
+        "_",
+        "STABLE",
+        "stable%20",
+        "latest",
+        "versions",
+    ):
         for method in ("PUT", "DELETE", "GET"):
             yield change(method, f"{VICTIM}/labels/{label}", '{"version":999999}')
     for text in WRONG.values():
@@ -97,10 +165,18 @@ def _rollouts():
     for text in WRONG.values():
         yield change("POST", path, text)
         for key in ("target", "steps", "step_requests_min", "step_seconds_min", "guards", "alpha", "actor", "unknown"):
-            yield change("POST", path, f'{{"target":999999,"{key}":{text}}}' if key != "target" else f'{{"target":{text}}}')
+            yield change(
+                "POST", path, f'{{"target":999999,"{key}":{text}}}' if key != "target" else f'{{"target":{text}}}'
+            )
         for guard in ("errors", "latency", "shift", "disagreement", "unknown"):
             yield change("POST", path, f'{{"target":999999,"guards":{{"{guard}":{text}}}}}')
-        for guard, key in (("errors", "margin"), ("latency", "objective_ms"), ("shift", "factor"), ("disagreement", "max"), ("disagreement", "share")):
+        for guard, key in (
+            ("errors", "margin"),
+            ("latency", "objective_ms"),
+            ("shift", "factor"),
+            ("disagreement", "max"),
+            ("disagreement", "share"),
+        ):
             yield change("POST", path, f'{{"target":999999,"guards":{{"{guard}":{{"{key}":{text}}}}}}}')
     for steps in ([], [0], [-1], [101], [50, 5], [5, 5], [1] * 10_000, [1e308], [0.0001, 100]):
         yield change("POST", path, json.dumps({"target": 999_999, "steps": steps}))
@@ -120,8 +196,33 @@ def _feedback():
 
 
 def _records():
-    for query in ("before=-1", "before=x", "before=" + "9" * 40, "before=18446744073709551615", "limit=0", "limit=-1", "limit=999999999999", "limit=x", "limit=1.5", "model=..", "model=%00", "model=%ff", "model=" + "m" * 5000, "model='%20OR%201=1--", "before=1&before=2",
-                  "&&&", "=", "limit", "%", "%zz=1", "unknown=1", "limit=5;model=x", "a" * 7000, "&".join(["limit=1"] * 1000), "model=%27%3B%20DROP%20TABLE%20x%3B--"):  # fmt: skip
+    for query in (
+        "before=-1",
+        "before=x",
+        "before=" + "9" * 40,
+        "before=18446744073709551615",
+        "limit=0",
+        "limit=-1",
+        "limit=999999999999",
+        "limit=x",
+        "limit=1.5",
+        "model=..",
+        "model=%00",
+        "model=%ff",
+        "model=" + "m" * 5000,
+        "model='%20OR%201=1--",
+        "before=1&before=2",
+        "&&&",
+        "=",
+        "limit",
+        "%",
+        "%zz=1",
+        "unknown=1",
+        "limit=5;model=x",
+        "a" * 7000,
+        "&".join(["limit=1"] * 1000),
+        "model=%27%3B%20DROP%20TABLE%20x%3B--",
+    ):
         yield change("GET", f"{CONTROL}/audit?{query}")
 
 
@@ -135,9 +236,48 @@ def _index():
 
 # Where a file that a client sends must not go.
 ELSEWHERE = [
-    "../x", "../../../../../../tmp/weir_hostile_x", "/tmp/weir_hostile_x", "/etc/passwd", "..", ".", "", "/", "1/../../x", "1/..", "1/./../../x", "1\\..\\..\\x", "..\\x", "%2e%2e/x", "%2e%2e%2fx", "..%2fx", "..%252fx", "\u2025/x", "\uff0e\uff0e/x",
-    "1/\0", "a\0b", "1/model.onnx/x", "1//model.onnx/", "./1/model.onnx", "~/x", "$HOME/x", "file:///etc/passwd", "C:\\x", "CON", "1/" + "d/" * 3000 + "x", "n" * 5000, "1/" + "n" * 300, "\ud800", "a\nb", "config.pbtxt", ".hidden", "1/.hidden", "-", "*", "1/model.onnx ", " 1/model.onnx",
-]  # fmt: skip
+    "../x",
+    "../../../../../../tmp/weir_hostile_x",
+    "/tmp/weir_hostile_x",
+    "/etc/passwd",
+    "..",
+    ".",
+    "",
+    "/",
+    "1/../../x",
+    "1/..",
+    "1/./../../x",
+    "1\\..\\..\\x",
+    "..\\x",
+    "%2e%2e/x",
+    "%2e%2e%2fx",
+    "..%2fx",
+    "..%252fx",
+    "\u2025/x",
+    "\uff0e\uff0e/x",
+    "1/\0",
+    "a\0b",
+    "1/model.onnx/x",
+    "1//model.onnx/",
+    "./1/model.onnx",
+    "~/x",
+    "$HOME/x",
+    "file:///etc/passwd",
+    "C:\\x",
+    "CON",
+    "1/" + "d/" * 3000 + "x",
+    "n" * 5000,
+    "1/" + "n" * 300,
+    "\ud800",
+    "a\nb",
+    "config.pbtxt",
+    ".hidden",
+    "1/.hidden",
+    "-",
+    "*",
+    "1/model.onnx ",
+    " 1/model.onnx",
+]
 
 
 def sent(model, parameters, what="load"):
@@ -162,40 +302,125 @@ def _loads():
     for encoded in ("!", "====", "A", "AA=", "AAA A", "A" * 100_001, "\u00e9", "-_-_", "\n"):
         yield sent("hostile", {"config": "{}", "file:1/model.onnx": encoded})
     yield sent("hostile", {"config": "{}", **{f"file:1/f{i}": "" for i in range(5000)}})
-    yield sent("hostile", {f"file:{i}/model.onnx": "" for i in range(1, 2000)} | {"config": '{"version_policy":{"all":{}}}'})
+    yield sent(
+        "hostile", {f"file:{i}/model.onnx": "" for i in range(1, 2000)} | {"config": '{"version_policy":{"all":{}}}'}
+    )
     yield sent("hostile", {"file:1/model.onnx": good})
     cut = base64.b64encode(identity()[:50]).decode()
-    outside = base64.b64encode(one_to_one([node("Add", ["x", "w"], ["y"])], [external("w", FLOAT, [4], "../../../../etc/passwd", 0, 16)])).decode()
+    outside = base64.b64encode(
+        one_to_one([node("Add", ["x", "w"], ["y"])], [external("w", FLOAT, [4], "../../../../etc/passwd", 0, 16)])
+    ).decode()
     yield sent("hostile", {"config": "{}", "file:1/model.onnx": cut})
     yield sent("hostile", {"config": "{}", "file:1/model.onnx": outside, "file:../../etc/passwd": ""})
     yield sent("hostile", {"config": "{}", "file:1/model.onnx": outside})
     for config in (
-        {"name": "../x"}, {"default_model_filename": "../../../etc/passwd"}, {"max_batch_size": 10**30}, {"max_batch_size": "9" * 5000}, {"instance_group": [{"count": 10**9}]}, {"instance_group": [{"count": 1}] * 50_000}, {"backend": "python"}, {"platform": "../.."},
-        {"input": [{"name": "x" * 100_000}]}, {"output": [{"name": "y", "label_filename": "/etc/passwd"}]}, {"version_policy": {"specific": {"versions": list(range(50_000))}}}, {"parameters": {f"k{i}": {"string_value": "v"} for i in range(20_000)}}, {"unknown": 1}, {"name": None}, {"version_policy": {"latest": {"num_versions": -1}}},
-        {"dynamic_batching": {"max_queue_delay_microseconds": "99999999999999999999999"}}, {"model_warmup": [{"name": "w", "count": 4294967295, "inputs": {"x": {"data_type": "TYPE_FP32", "dims": [4], "input_data_file": "../../../../dev/zero"}}}]},
-    ):  # fmt: skip
+        {"name": "../x"},
+        {"default_model_filename": "../../../etc/passwd"},
+        {"max_batch_size": 10**30},
+        {"max_batch_size": "9" * 5000},
+        {"instance_group": [{"count": 10**9}]},
+        {"instance_group": [{"count": 1}] * 50_000},
+        {"backend": "python"},
+        {"platform": "../.."},
+        {"input": [{"name": "x" * 100_000}]},
+        {"output": [{"name": "y", "label_filename": "/etc/passwd"}]},
+        {"version_policy": {"specific": {"versions": list(range(50_000))}}},
+        {"parameters": {f"k{i}": {"string_value": "v"} for i in range(20_000)}},
+        {"unknown": 1},
+        {"name": None},
+        {"version_policy": {"latest": {"num_versions": -1}}},
+        {"dynamic_batching": {"max_queue_delay_microseconds": "99999999999999999999999"}},
+        {
+            "model_warmup": [
+                {
+                    "name": "w",
+                    "count": 4294967295,
+                    "inputs": {"x": {"data_type": "TYPE_FP32", "dims": [4], "input_data_file": "../../../../dev/zero"}},
+                }
+            ]
+        },
+    ):
         yield sent("hostile", {"config": json.dumps(config), "file:1/model.onnx": cut})
         yield sent("digits_of_others", {"config": json.dumps(config)})
     yield sent("hostile", {"config": "[" * 200_000})
     yield sent("hostile", {"config": '{"a":' * 100_000})
     yield sent("hostile", {"config": GOOD_CONFIG})
-    for name in ("..", "%2e%2e", "%2e%2e%2fetc", "a%2fb", "%00", "%ff", "a" * 129, ".train", "hostile%0a", "", "*", "%2a", "-", "nosuch", "index"):
+    for name in (
+        "..",
+        "%2e%2e",
+        "%2e%2e%2fetc",
+        "a%2fb",
+        "%00",
+        "%ff",
+        "a" * 129,
+        ".train",
+        "hostile%0a",
+        "",
+        "*",
+        "%2a",
+        "-",
+        "nosuch",
+        "index",
+    ):
         for what in ("load", "unload"):
             yield sent(name, {}, what)
-            yield sent(name, {"config": "{}", "file:1/model.onnx": cut} if what == "load" else {"unload_dependents": True}, what)
+            yield sent(
+                name,
+                {"config": "{}", "file:1/model.onnx": cut} if what == "load" else {"unload_dependents": True},
+                what,
+            )
 
 
 def _control_calls():
-    names = ["ListModels", "GetModel", "GetRoute", "SetRoute", "ClearRoute", "Rollback", "SetLabel", "DeleteLabel", "LoadVersion", "UnloadVersion", "StartRollout", "ListRollouts", "GetRollout", "PauseRollout", "ResumeRollout", "PromoteRollout", "AbortRollout", "GetShadows", "RecordFeedback", "ListExperiments", "ListAudit"]  # fmt: skip
+    names = [
+        "ListModels",
+        "GetModel",
+        "GetRoute",
+        "SetRoute",
+        "ClearRoute",
+        "Rollback",
+        "SetLabel",
+        "DeleteLabel",
+        "LoadVersion",
+        "UnloadVersion",
+        "StartRollout",
+        "ListRollouts",
+        "GetRollout",
+        "PauseRollout",
+        "ResumeRollout",
+        "PromoteRollout",
+        "AbortRollout",
+        "GetShadows",
+        "RecordFeedback",
+        "ListExperiments",
+        "ListAudit",
+    ]
     bodies = {
-        "empty": b"", "garbage": b"\xff" * 50, "victim": blob(1, "digits"), "unknown": blob(1, "nosuch"), "traversal": blob(1, "../../etc"), "NUL": blob(1, "a\0"), "not UTF-8": blob(1, b"\xff"), "long": blob(1, "a" * 50_000), "numbers": blob(1, "digits") + num(2, -1) + num(3, -1),
-        "texts": blob(1, "digits") + blob(2, "x\n") + blob(3, "y\0"), "nested": blob(1, "digits") + blob(2, blob(1, num(1, 999_999) + f64(2, float("nan")))), "infinite": blob(1, "digits") + blob(2, blob(1, num(1, 999_999) + f64(2, float("inf")))),
-        "many": blob(1, "digits") + blob(2, each(1, [num(1, 900_000 + i) + f64(2, 1.0) for i in range(4000)])), "steps": blob(1, "digits") + num(2, 999_999) + f64(3, float("nan")) + f64(7, -1.0), "deep": blob(1, "digits") + blob(2, b"\x0a" * 1000), "cut": b"\x0a\x20abc",
-        "feedback": blob(1, "digits") + blob(2, "") + f64(3, float("nan")), "audit": num(1, -1) + num(2, -1) + blob(3, "\0"),
-    }  # fmt: skip
+        "empty": b"",
+        "garbage": b"\xff" * 50,
+        "victim": blob(1, "digits"),
+        "unknown": blob(1, "nosuch"),
+        "traversal": blob(1, "../../etc"),
+        "NUL": blob(1, "a\0"),
+        "not UTF-8": blob(1, b"\xff"),
+        "long": blob(1, "a" * 50_000),
+        "numbers": blob(1, "digits") + num(2, -1) + num(3, -1),
+        "texts": blob(1, "digits") + blob(2, "x\n") + blob(3, "y\0"),
+        "nested": blob(1, "digits") + blob(2, blob(1, num(1, 999_999) + f64(2, float("nan")))),
+        "infinite": blob(1, "digits") + blob(2, blob(1, num(1, 999_999) + f64(2, float("inf")))),
+        "many": blob(1, "digits") + blob(2, each(1, [num(1, 900_000 + i) + f64(2, 1.0) for i in range(4000)])),
+        "steps": blob(1, "digits") + num(2, 999_999) + f64(3, float("nan")) + f64(7, -1.0),
+        "deep": blob(1, "digits") + blob(2, b"\x0a" * 1000),
+        "cut": b"\x0a\x20abc",
+        "feedback": blob(1, "digits") + blob(2, "") + f64(3, float("nan")),
+        "audit": num(1, -1) + num(2, -1) + blob(3, "\0"),
+    }
     for name in names:
         for kind, data in bodies.items():
-            yield http2.Case(f"control {name} of {kind}", grpc_frames.call(grpc_frames.message(data), f"/weir.control.v1.Control/{name}"))
+            yield http2.Case(
+                f"control {name} of {kind}",
+                grpc_frames.call(grpc_frames.message(data), f"/weir.control.v1.Control/{name}"),
+            )
 
 
 def _repository_calls():
@@ -207,7 +432,14 @@ def _repository_calls():
     cut = blob(4, identity()[:60])
     for path in ELSEWHERE:
         yield load(f"file {path[:30]!r}", "hostile", ("config", blob(3, "{}")), (f"file:{path}", blob(4, identity())))
-    values = {"bool": num(1, 1), "int": num(2, -1), "text": blob(3, "x"), "bytes": blob(4, b"\xff"), "nothing": b"", "not UTF-8": blob(3, b"\xff")}
+    values = {
+        "bool": num(1, 1),
+        "int": num(2, -1),
+        "text": blob(3, "x"),
+        "bytes": blob(4, b"\xff"),
+        "nothing": b"",
+        "not UTF-8": blob(3, b"\xff"),
+    }
     for key in ("config", "file:1/model.onnx", "file:", "own", "", "\0", "unload_dependents"):
         for kind, value in values.items():
             yield load(f"{key!r} {kind}", "hostile", (key, value))
@@ -217,9 +449,16 @@ def _repository_calls():
         yield load(f"model {model[:9]!r}, with a file", model, ("config", blob(3, "{}")), ("file:1/model.onnx", cut))
         yield load(f"model {model[:9]!r}", model, call="RepositoryModelUnload")
     yield load("of another repository", "digits", more=blob(1, "other"))
-    yield load("with 3 000 files", "hostile", ("config", blob(3, "{}")), *[(f"file:1/f{i}", blob(4, b"")) for i in range(1000)])
+    yield load(
+        "with 3 000 files", "hostile", ("config", blob(3, "{}")), *[(f"file:1/f{i}", blob(4, b"")) for i in range(1000)]
+    )
     for text in ("[" * 20_000, '{"a":' * 8_000, "", "\0", "null", '{"name":"../x"}', "9" * 5000, GOOD_CONFIG):
         yield load(f"config {text[:12]!r}", "hostile", ("config", blob(3, text)), ("file:1/model.onnx", cut))
     index = f"{grpc_frames.SERVICE}RepositoryIndex"
-    for name, data in {"of another": blob(1, "other"), "ready": num(2, 1), "wrong types": num(1, 1) + blob(2, "x"), "garbage": b"\xff" * 30}.items():
+    for name, data in {
+        "of another": blob(1, "other"),
+        "ready": num(2, 1),
+        "wrong types": num(1, 1) + blob(2, "x"),
+        "garbage": b"\xff" * 30,
+    }.items():
         yield http2.Case(f"RepositoryIndex {name}", grpc_frames.call(grpc_frames.message(data), index))

@@ -2,11 +2,23 @@
 
 import os
 import struct
-from pathlib import Path
 
 from .damaged import FLOATS
 from .folders import VERSION, HostileModel
-from .onnx_bytes import FLOAT, STRING, Tensor, external, file, function, graph, identity, integers, node, one_to_one, port
+from .onnx_bytes import (
+    FLOAT,
+    STRING,
+    Tensor,
+    external,
+    file,
+    function,
+    graph,
+    identity,
+    integers,
+    node,
+    one_to_one,
+    port,
+)
 from .protobuf import blob
 
 WEIGHTS = struct.pack("<4f", 1, 2, 3, 4)
@@ -52,7 +64,12 @@ def _locations():
     yield at("of_descriptor", "/dev/fd/0")
     yield at("above", "../secret.bin", arrange=lambda folder: (folder / "secret.bin").write_bytes(SECRET))
     yield at("above_and_back", f"../{VERSION}/w.bin", files={"w.bin": WEIGHTS})
-    yield at("above_by_a_folder", "sub/../../secret.bin", files={"sub/x": b""}, arrange=lambda folder: (folder / "secret.bin").write_bytes(SECRET))
+    yield at(
+        "above_by_a_folder",
+        "sub/../../secret.bin",
+        files={"sub/x": b""},
+        arrange=lambda folder: (folder / "secret.bin").write_bytes(SECRET),
+    )
     yield at("backslashes", "..\\secret.bin", arrange=lambda folder: (folder / "secret.bin").write_bytes(SECRET))
     yield at("dots", "./././w.bin", files={"w.bin": WEIGHTS})
     yield at("slashes", ".//w.bin", files={"w.bin": WEIGHTS})
@@ -78,17 +95,38 @@ def _locations():
             yield beside(f"in_memory_{i}_at_{name}_with_a_file", made, files={mark: WEIGHTS})
     first_good = (("location", "../secret.bin"),)
     secret = lambda folder: (folder / "secret.bin").write_bytes(SECRET)  # noqa: E731
-    yield beside("location_twice", added(external("w", FLOAT, [4], "w.bin", 0, 16, first_good)), {"w.bin": WEIGHTS}, secret)
-    yield beside("location_twice_backwards", added(external("w", FLOAT, [4], "../secret.bin", 0, 16, (("location", "w.bin"),))), {"w.bin": WEIGHTS}, secret)
-    yield beside("unknown_key", added(external("w", FLOAT, [4], "w.bin", 0, 16, (("exec", "true"), ("basepath", "/etc")))), {"w.bin": WEIGHTS})
-    yield beside("no_location", added(external("w", FLOAT, [4], "w.bin", 0, 16).replace(b"location", b"elsewher")), {"w.bin": WEIGHTS})
-    yield beside("of_strings", one_to_one([node("Identity", ["w"], ["y"])], [external("w", STRING, [4], "w.bin", 0, 16)], out=(STRING, None)), {"w.bin": WEIGHTS})
+    yield beside(
+        "location_twice", added(external("w", FLOAT, [4], "w.bin", 0, 16, first_good)), {"w.bin": WEIGHTS}, secret
+    )
+    yield beside(
+        "location_twice_backwards",
+        added(external("w", FLOAT, [4], "../secret.bin", 0, 16, (("location", "w.bin"),))),
+        {"w.bin": WEIGHTS},
+        secret,
+    )
+    yield beside(
+        "unknown_key",
+        added(external("w", FLOAT, [4], "w.bin", 0, 16, (("exec", "true"), ("basepath", "/etc")))),
+        {"w.bin": WEIGHTS},
+    )
+    yield beside(
+        "no_location",
+        added(external("w", FLOAT, [4], "w.bin", 0, 16).replace(b"location", b"elsewher")),
+        {"w.bin": WEIGHTS},
+    )
+    yield beside(
+        "of_strings",
+        one_to_one([node("Identity", ["w"], ["y"])], [external("w", STRING, [4], "w.bin", 0, 16)], out=(STRING, None)),
+        {"w.bin": WEIGHTS},
+    )
     yield beside("also_within", added(external("w", FLOAT, [4], "w.bin", 0, 16) + blob(9, WEIGHTS)), {"w.bin": WEIGHTS})
 
 
 def _ranges():
     def ranged(name, offset=None, length=None, dims=(4,), content=WEIGHTS, more=()):
-        return beside(f"range_{name}", added(external("w", FLOAT, dims, "w.bin", offset, length, more)), {"w.bin": content})
+        return beside(
+            f"range_{name}", added(external("w", FLOAT, dims, "w.bin", offset, length, more)), {"w.bin": content}
+        )
 
     yield ranged("none")
     yield ranged("offset_beyond", 100, 16)
@@ -116,19 +154,30 @@ def _ranges():
     overlapping = one_to_one([node("Add", ["x", "w"], ["a"]), node("Add", ["a", "v"], ["y"])], both)
     yield beside("range_overlapping", overlapping, {"w.bin": WEIGHTS * 2})
     many = [external(f"w{i}", FLOAT, [4], "w.bin", 0, 16) for i in range(20_000)]
-    yield beside("range_20_000_of_one_file", file(graph([node("Identity", ["x"], ["y"])], [port("x")], [port("y")], many)), {"w.bin": WEIGHTS})
+    yield beside(
+        "range_20_000_of_one_file",
+        file(graph([node("Identity", ["x"], ["y"])], [port("x")], [port("y")], many)),
+        {"w.bin": WEIGHTS},
+    )
 
     def sparse(folder):
         with open(folder / VERSION / "w.bin", "wb") as out:
             out.truncate(16 << 30)
 
-    holes = one_to_one([node("ReduceMax", ["w"], ["m"], keepdims=0), node("Add", ["x", "m"], ["y"])], [external("w", FLOAT, [1 << 32], "w.bin", 0, 16 << 30)])
+    holes = one_to_one(
+        [node("ReduceMax", ["w"], ["m"], keepdims=0), node("Add", ["x", "m"], ["y"])],
+        [external("w", FLOAT, [1 << 32], "w.bin", 0, 16 << 30)],
+    )
     yield beside("range_of_16_gib_of_holes", holes, arrange=sparse)
 
 
 def _links():
     def made(name, arrange):
-        return beside(f"link_{name}", added(external("w", FLOAT, [4], "w.bin", 0, 16)), arrange=lambda folder: arrange(folder / VERSION / "w.bin", folder))
+        return beside(
+            f"link_{name}",
+            added(external("w", FLOAT, [4], "w.bin", 0, 16)),
+            arrange=lambda folder: arrange(folder / VERSION / "w.bin", folder),
+        )
 
     def link(target):
         return lambda at, folder: at.symlink_to(target)
@@ -150,9 +199,12 @@ def _links():
     yield made("dangling", link("nowhere.bin"))
     yield made("to_a_folder", link("."))
     yield made("hard", hard)
-    yield made("chain_of_60", lambda at, folder: [(at.parent / (f"l{i}" if i else "w.bin")).symlink_to(f"l{i + 1}") for i in range(60)])
+    yield made(
+        "chain_of_60",
+        lambda at, folder: [(at.parent / (f"l{i}" if i else "w.bin")).symlink_to(f"l{i + 1}") for i in range(60)],
+    )
     yield made("fifo", lambda at, folder: os.mkfifo(at))
-    yield made("socket", lambda at, folder: _socket(at))
+    yield made("socket", lambda at, folder: bound_socket(at))
     yield made("unreadable", lambda at, folder: (at.write_bytes(WEIGHTS), at.chmod(0)))
     folder_link = added(external("w", FLOAT, [4], "sub/secret.bin", 0, 16))
 
@@ -164,7 +216,7 @@ def _links():
     yield beside("link_by_a_folder", folder_link, arrange=linked_folder)
 
 
-def _socket(at):
+def bound_socket(at):
     """A socket's file; its name may be longer than `bind` takes."""
     import socket
 
@@ -193,12 +245,28 @@ def _places_in_the_file():
     branch = node("If", ["b"], ["y"], then_branch=with_initializer, else_branch=with_initializer)
     yield HostileModel("data_in_a_branch_s_initializer", one_to_one([true, cast, branch]), asks=FLOATS)
     made = function("f", ["x"], ["y"], [constant, add])
-    yield HostileModel("data_in_a_function", one_to_one([node("f", ["x"], ["y"], domain="local")], functions=[made]), asks=FLOATS)
+    yield HostileModel(
+        "data_in_a_function", one_to_one([node("f", ["x"], ["y"], domain="local")], functions=[made]), asks=FLOATS
+    )
     defaults = blob(11, blob(1, "t") + blob(5, given) + b"\xa0\x01\x04")
-    made = function("f", ["x"], ["y"], [node("Constant", [], ["w"]) + blob(5, blob(1, "value") + blob(21, "t") + b"\xa0\x01\x04"), add]) + defaults
-    yield HostileModel("data_in_a_function_s_default", one_to_one([node("f", ["x"], ["y"], domain="local")], functions=[made]), asks=FLOATS)
+    made = (
+        function(
+            "f",
+            ["x"],
+            ["y"],
+            [node("Constant", [], ["w"]) + blob(5, blob(1, "value") + blob(21, "t") + b"\xa0\x01\x04"), add],
+        )
+        + defaults
+    )
+    yield HostileModel(
+        "data_in_a_function_s_default",
+        one_to_one([node("f", ["x"], ["y"], domain="local")], functions=[made]),
+        asks=FLOATS,
+    )
     sparse = blob(15, blob(1, bad) + blob(2, integers("", 0, 1, 2, 3)) + b"\x18\x04")
-    yield HostileModel("data_in_a_sparse_weight", file(graph([add], [port("x")], [port("y")], more=sparse)), asks=FLOATS)
+    yield HostileModel(
+        "data_in_a_sparse_weight", file(graph([add], [port("x")], [port("y")], more=sparse)), asks=FLOATS
+    )
     yield HostileModel("data_in_training", identity(more=blob(20, blob(1, graph([], [], [], [bad])))), asks=FLOATS)
     unused = identity(functions=[function("g", ["x"], ["y"], [constant, add])])
     yield HostileModel("data_in_an_unused_function", unused, asks=FLOATS)

@@ -6,8 +6,19 @@ from .protobuf import blob, each, f32, num, packed
 
 FLOAT, UINT8, INT8, UINT16, INT16, INT32, INT64, STRING, BOOL, FLOAT16, DOUBLE, UINT32, UINT64 = range(1, 14)
 COMPLEX64, COMPLEX128, BFLOAT16, FLOAT8, UINT4, INT4 = 14, 15, 16, 17, 21, 22
-_FORMAT = {FLOAT: "f", UINT8: "B", INT8: "b", UINT16: "H", INT16: "h", INT32: "i", INT64: "q", BOOL: "?", DOUBLE: "d",
-           UINT32: "I", UINT64: "Q"}  # fmt: skip
+_FORMAT = {
+    FLOAT: "f",
+    UINT8: "B",
+    INT8: "b",
+    UINT16: "H",
+    INT16: "h",
+    INT32: "i",
+    INT64: "q",
+    BOOL: "?",
+    DOUBLE: "d",
+    UINT32: "I",
+    UINT64: "Q",
+}
 
 
 def tensor_type(element, shape=()):
@@ -106,10 +117,13 @@ class Tensor(bytes):
 
 def node(op, inputs, outputs, domain="", name="", **attributes):
     return (
-        each(1, inputs) + each(2, outputs) + (blob(3, name) if name else b"") + blob(4, op)
+        each(1, inputs)
+        + each(2, outputs)
+        + (blob(3, name) if name else b"")
+        + blob(4, op)
         + each(5, [attribute(key, given) for key, given in attributes.items()])
         + (blob(7, domain) if domain else b"")
-    )  # fmt: skip
+    )
 
 
 def graph(nodes, inputs, outputs, initializers=(), more=b"", name="hostile"):
@@ -121,15 +135,19 @@ def function(name, inputs, outputs, nodes, domain="local", opset=17):
     return blob(1, name) + each(4, inputs) + each(5, outputs) + each(7, nodes) + each(9, imports) + blob(10, domain)
 
 
-def file(graph_proto, opset=17, ir=8, domains=(("ai.onnx.ml", 3), ("com.microsoft", 1), ("local", 1)), functions=(), more=b""):
+def file(
+    graph_proto, opset=17, ir=8, domains=(("ai.onnx.ml", 3), ("com.microsoft", 1), ("local", 1)), functions=(), more=b""
+):
     """A model file. `opset` None imports none."""
     imports = [] if opset is None else [("", opset)]
     imports += domains
     return (
-        num(1, ir) + (b"" if graph_proto is None else blob(7, graph_proto))
+        num(1, ir)
+        + (b"" if graph_proto is None else blob(7, graph_proto))
         + each(8, [blob(1, domain) + num(2, version) for domain, version in imports])
-        + each(25, functions) + more
-    )  # fmt: skip
+        + each(25, functions)
+        + more
+    )
 
 
 def one_to_one(nodes, initializers=(), element=FLOAT, shape=("N", 4), out=None, more=b"", **file_more):

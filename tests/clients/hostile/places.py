@@ -1,10 +1,12 @@
 """Folders where something else stands in the place of a model file, a version or a model."""
 
+import contextlib
 import os
 import shutil
+import stat
 
 from .damaged import FLOATS
-from .external import _socket
+from .external import bound_socket
 from .folders import VERSION, HostileModel
 from .onnx_bytes import identity
 
@@ -19,7 +21,9 @@ def _in_place_of_the_file():
     good = identity()
 
     def place(name, make, onnx=None):
-        return HostileModel(f"place_{name}", onnx, arrange=lambda folder: make(folder / VERSION / "model.onnx", folder), asks=FLOATS)
+        return HostileModel(
+            f"place_{name}", onnx, arrange=lambda folder: make(folder / VERSION / "model.onnx", folder), asks=FLOATS
+        )
 
     def link(target):
         return lambda at, folder: at.symlink_to(target)
@@ -40,7 +44,7 @@ def _in_place_of_the_file():
     yield place("folder_with_a_model", in_folder(lambda at: at.write_bytes(good)))
     yield place("folder_with_a_fifo", in_folder(os.mkfifo))
     yield place("folder_with_a_folder", in_folder(lambda at: (at.mkdir(), (at / "model.onnx").write_bytes(good))))
-    yield place("socket", lambda at, folder: _socket(at))
+    yield place("socket", lambda at, folder: bound_socket(at))
     yield place("link_above", linked_above)
     yield place("link_to_zero", link("/dev/zero"))
     yield place("link_to_random", link("/dev/urandom"))
@@ -58,9 +62,13 @@ def _in_place_of_the_file():
     yield place("named_oddly", lambda at, folder: (at.with_name("a\n\x1b[2J.onnx")).write_bytes(good))
     yield place("among_5_000_files", lambda at, folder: [(at.parent / f"f{i}.onnx").touch() for i in range(5000)])
     yield place("missing", lambda at, folder: None)
-    device = lambda at, folder: os.mknod(at, 0o600 | 0o020000, os.makedev(1, 5))  # noqa: E731
-    if os.geteuid() == 0:
-        yield place("device", device)
+    yield place("device", _device)
+
+
+def _device(at, _):
+    """/dev/zero under the name of a model, where this process may make one."""
+    with contextlib.suppress(PermissionError):
+        os.mknod(at, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
 
 
 def _in_place_of_the_version():
@@ -84,8 +92,9 @@ def _in_place_of_the_version():
     yield versions("link_to_itself", lambda folder: (folder / "1").symlink_to("1"))
     yield versions("link_up", lambda folder: (folder / "1").symlink_to(".."))
     yield versions("link_to_process", lambda folder: (folder / "1").symlink_to("/proc/self"))
-    for name in ("0", "-1", "01", "1e3", " 1", "1 ", "٣", "9" * 18, "9" * 40, "1.0", "0x1", "+1", "\n1", "NaN"):
-        yield versions("named_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:24], lambda folder, name=name: filled(folder / name))
+    odd = ["0", "-1", "01", "1e3", " 1", "1 ", "٣", "9" * 18, "9" * 40, "1.0", "0x1", "+1", "\n1", "NaN"]
+    for i, name in enumerate(odd):
+        yield versions(f"named_oddly_{i}", lambda folder, name=name: filled(folder / name))
     yield versions("10_000", lambda folder: [(folder / str(i)).mkdir() for i in range(1, 10_001)])
     yield versions("highest_empty", lambda folder: (filled(folder / "1"), (folder / "2").mkdir()))
     yield versions("unreadable", lambda folder: (filled(folder / "1"), (folder / "1").chmod(0)))
@@ -110,7 +119,24 @@ def _in_place_of_the_folder():
     yield instead("link_to_process", lambda folder: folder.symlink_to("/proc/self"))
     yield instead("empty", lambda folder: folder.mkdir())
     yield instead("unreadable", lambda folder: folder.mkdir(mode=0))
-    odd = ["a b", "a\nb", "\x1b[2J", "%2e%2e", "..a", "-rf", "ü", "n" * 200, "a;b", "$(id)", "con", "CON:", "\\", "*", "~", "#"]
+    odd = [
+        "a b",
+        "a\nb",
+        "\x1b[2J",
+        "%2e%2e",
+        "..a",
+        "-rf",
+        "ü",
+        "n" * 200,
+        "a;b",
+        "$(id)",
+        "con",
+        "CON:",
+        "\\",
+        "*",
+        "~",
+        "#",
+    ]
     for i, name in enumerate(odd):
         yield instead(f"beside_one_named_oddly_{i}", lambda folder, name=name: _named(folder, name, good))
     yield instead("beside_one_not_utf8", lambda folder: _named(folder, os.fsdecode(b"\xff\xfe"), good))
