@@ -150,6 +150,7 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
         ready,
         shares: vec![],
         in_flight: 5,
+        bytes_in_flight: 7,
         connections: vec![("http", 3)],
         cache: None,
     };

@@ -11,6 +11,7 @@ mod conformance;
 mod experiments;
 mod explicit;
 mod floors;
+mod hostile;
 mod invariants;
 mod lifecycle;
 mod limits;
