@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::api::control::{self as control_api, ControlApi, ControlPort};
 use crate::api::grpc::Services;
-use crate::api::{Drain, Gateway, Port, WireLimits, Workers, http};
+use crate::api::{Drain, Gateway, Port, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::cache::ResponseCache;
@@ -25,9 +25,6 @@ use crate::model::{Servable, VersionState};
 use crate::monitor::{Monitor, Readings};
 use crate::serve::{Admission, Phase, Pipeline, Readiness, Table};
 use crate::tensor::{ANY, DataType};
-
-/// Requests of one inference stream that run at once: enough to fill a batch, few enough for one client.
-const STREAM_REQUESTS_MAX: usize = 64;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +108,7 @@ impl App {
         let routes = check_routes(&config.routes.path, config.routes.named).map_err(StartError::Routes)?;
         let following = Following { settle: config.settle, routes };
         let table = Arc::new(Table::default());
-        let admission = Admission::new(config.requests_in_flight_max);
+        let admission = Admission::new(config.requests_in_flight_max, config.bytes_in_flight_max);
         let cache = Arc::new(ResponseCache::new(config.response_cache_bytes));
         let governing = ControlConfig {
             models: config.models.clone(),
@@ -139,11 +136,7 @@ impl App {
             measuring,
             readiness: Arc::new(Readiness::new(config.ready_when.clone(), Arc::clone(&table))),
             server_name: config.server_name.clone(),
-            limits: WireLimits {
-                message_bytes_max: config.message_bytes_max,
-                streams_max: config.streams_max,
-                stream_requests_max: STREAM_REQUESTS_MAX,
-            },
+            limits: config.wire,
         });
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
@@ -246,24 +239,26 @@ fn serve(
             monitor.render(&watched.readings(open))
         })
     };
+    let limits = gateway.limits;
+    let most = limits.connections_max;
     let http = Arc::clone(gateway);
-    tasks.spawn(ports.http.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.http.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
         http::serve(Arc::clone(&http), accepted, drain)
     }));
     let services = Arc::new(Services::new(gateway));
-    tasks.spawn(ports.grpc.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.grpc.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
         Arc::clone(&services).serve(accepted, drain)
     }));
     // Whoever asks for metrics or changes what is live must not hold predictions up.
     let aside = Arc::new(Workers::current());
     if let Some(port) = ports.metrics {
-        tasks.spawn(port.accept(Arc::clone(&aside), drain.clone(), move |accepted, drain| {
-            http::serve_metrics(Arc::clone(&render), accepted, drain)
+        tasks.spawn(port.accept(Arc::clone(&aside), most, drain.clone(), move |accepted, drain| {
+            http::serve_metrics(Arc::clone(&render), limits, accepted, drain)
         }));
     }
     if let Some(port) = ports.control {
         let (gateway, services) = (Arc::clone(gateway), Arc::new(Services::of_control(gateway)));
-        tasks.spawn(port.accept(aside, drain.clone(), move |accepted, drain| {
+        tasks.spawn(port.accept(aside, most, drain.clone(), move |accepted, drain| {
             control_api::serve(Arc::clone(&gateway), Arc::clone(&services), accepted, drain)
         }));
     }
@@ -316,6 +311,7 @@ impl Watched {
             ready,
             shares,
             in_flight: self.admission.in_flight(),
+            bytes_in_flight: self.admission.bytes_in_flight(),
             connections,
             cache: self.cache.usage(),
         }

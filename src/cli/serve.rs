@@ -1,6 +1,6 @@
 //! `weir serve`: the server from its settings to its end.
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ const ASIDE_THREADS: usize = 2;
 pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let config = arguments.settings()?.resolve()?;
     log(&config)?;
+    take_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASIDE_THREADS)
         .thread_name("weir")
@@ -92,12 +93,48 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// Connections need descriptors, of which a process may often take more than it is given at first.
+#[cfg(target_os = "linux")]
+fn take_all_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::debug!("the number of descriptors stays limited to {current:?}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_all_descriptors() {}
+
+/// Standard error for a log whose lines are one line each, whatever client's text is in them: control characters, with
+/// which a text could end its line or colour the next one, are written as `?`.
+struct OneLine(std::io::Stderr);
+
+impl Write for OneLine {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let (text, end) = match event.split_last() {
+            Some((b'\n', text)) => (text, &b"\n"[..]),
+            _ => (event, &b""[..]),
+        };
+        if !text.iter().any(u8::is_ascii_control) {
+            return self.0.write_all(event).map(|()| event.len());
+        }
+        let clean: Vec<u8> = text.iter().map(|b| if b.is_ascii_control() { b'?' } else { *b }).collect();
+        self.0.write_all(&[&clean, end].concat()).map(|()| event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 fn log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("log = '{}'", config.log))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        // Colours are control characters.
+        .with_writer(|| OneLine(std::io::stderr()))
+        .with_ansi(false);
     match config.log_format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),

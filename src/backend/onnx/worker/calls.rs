@@ -148,8 +148,7 @@ impl Slot {
     fn read(&self, expected: usize, bytes_max: usize) -> Result<Vec<Tensor>, RunError> {
         let number = |word| usize::try_from(self.region.get(word)).unwrap_or(usize::MAX);
         let told = self.region.read(number(Word::At), number(Word::Length)).unwrap_or_default();
-        let tensors =
-            layout::read_answer(&told, expected, |place| self.region.read(place.at, place.length))?;
+        let tensors = layout::read_answer(&told, expected, |place| self.region.read(place.at, place.length))?;
         // The region may have had room for more than is allowed: the inputs were as large.
         match tensors.iter().map(|tensor| tensor.data().len()).sum() {
             bytes if bytes > bytes_max => Err(too_large(bytes, bytes_max)),
