@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::control::{self as control_api, ControlApi, ControlPort};
@@ -16,7 +17,7 @@ use crate::api::{Drain, Gateway, Port, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::cache::ResponseCache;
-use crate::config::Config;
+use crate::config::{Config, DrainTimes};
 use crate::control::{
     Control, ControlConfig, Followers, Following, Foundations, Summary, Tallies, check_routes, open_state,
 };
@@ -57,6 +58,7 @@ pub enum Ended {
 /// A server with its ports bound.
 pub struct App {
     config: Config,
+    drain_times: watch::Receiver<DrainTimes>,
     runtime_version: String,
     ports: Ports,
     workers: Arc<Workers>,
@@ -86,7 +88,8 @@ pub struct Addresses {
 
 impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    /// `drain` tells how long its end may take, when it comes to that.
+    pub async fn bind(config: Config, drain: watch::Receiver<DrainTimes>) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
         let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
@@ -141,12 +144,33 @@ impl App {
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
         let watched = Watched { table, admission, cache };
-        Ok(Self { config, runtime_version, ports, workers, gateway, watched, control, following })
+        let drain_times = drain;
+        Ok(Self {
+            config,
+            drain_times,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            watched,
+            control,
+            following,
+        })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, runtime_version, ports, workers, gateway, watched, control, following } = self;
+        let Self {
+            config,
+            drain_times,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            watched,
+            control,
+            following,
+        } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
@@ -183,10 +207,11 @@ impl App {
         stop_loading.store(true, Ordering::Relaxed);
         gateway.readiness.enter(Phase::Draining);
         tracing::info!(in_flight = watched.admission.in_flight(), "draining");
-        tokio::time::sleep(config.drain_delay).await;
+        let times = *drain_times.borrow();
+        tokio::time::sleep(times.delay).await;
         begin_drain.send_replace(true);
         let all_done = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(config.drain, all_done).await.is_err() {
+        if tokio::time::timeout(times.most, all_done).await.is_err() {
             tracing::warn!(
                 in_flight = watched.admission.in_flight(),
                 "requests were cut off: --drain-seconds is over"

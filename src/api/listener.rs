@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -110,26 +111,27 @@ impl Port {
         let mut tasks = JoinSet::new();
         let mut draining = drain.clone();
         let mut refusals = Refusals::default();
+        let mut take = |tasks: &mut JoinSet<()>, stream: TcpStream, peer| {
+            if self.connections.open() >= connections_max {
+                // Closing tells a client at once; one that is not accepted would wait in the dark.
+                drop(stream);
+                return refusals.count(connections_max);
+            }
+            // Small answers must not wait for more.
+            let _ = stream.set_nodelay(true);
+            let open = self.connections.enter();
+            let (serve, drain) = (serve.clone(), drain.clone());
+            workers.serve(tasks, async move {
+                if let Ok(stream) = moved(stream) {
+                    serve(Accepted { stream, peer }, drain).await;
+                }
+                drop(open);
+            });
+        };
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    // Closing tells a client at once; one that is not accepted would wait in the dark.
-                    Ok((stream, _)) if self.connections.open() >= connections_max => {
-                        drop(stream);
-                        refusals.count(connections_max);
-                    }
-                    Ok((stream, peer)) => {
-                        // Small answers must not wait for more.
-                        let _ = stream.set_nodelay(true);
-                        let open = self.connections.enter();
-                        let (serve, drain) = (serve.clone(), drain.clone());
-                        workers.serve(&mut tasks, async move {
-                            if let Ok(stream) = moved(stream) {
-                                serve(Accepted { stream, peer }, drain).await;
-                            }
-                            drop(open);
-                        });
-                    }
+                    Ok((stream, peer)) => take(&mut tasks, stream, peer),
                     Err(error) => {
                         tracing::warn!("a connection was not accepted: {error}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -138,6 +140,13 @@ impl Port {
                 () = draining.begun() => break,
             }
             while tasks.try_join_next().is_some() {}
+        }
+        // What the system has accepted for us already may hold requests, and would be reset with the port.
+        for _ in 0..WAITING_MAX {
+            match self.listener.accept().now_or_never() {
+                Some(Ok((stream, peer))) => take(&mut tasks, stream, peer),
+                Some(Err(_)) | None => break,
+            }
         }
         drop(self.listener);
         while tasks.join_next().await.is_some() {}

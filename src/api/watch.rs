@@ -39,6 +39,8 @@ pub struct Vitals {
     pongs: AtomicU32,
     /// Whether the protocol's own greeting is over.
     open: AtomicBool,
+    /// Whether the client has said that it sends no more while a request of its is under way.
+    silent: AtomicBool,
 }
 
 impl Vitals {
@@ -73,6 +75,7 @@ impl Vitals {
             unsent: self.unsent.load(Ordering::Relaxed),
             pongs: self.pongs.load(Ordering::Relaxed),
             open: self.open.load(Ordering::Relaxed),
+            silent: self.silent.load(Ordering::Relaxed),
         }
     }
 }
@@ -110,11 +113,20 @@ pub struct WatchedIo {
     vitals: Arc<Vitals>,
     /// What was read before, to find out the protocol.
     first: Bytes,
+    /// Whether a client that sends no more may still wait for its answer.
+    half_closes: bool,
 }
 
 impl WatchedIo {
     pub fn new(stream: TcpStream, vitals: Arc<Vitals>, first: Bytes) -> Self {
-        Self { stream, vitals, first }
+        Self { stream, vitals, first, half_closes: false }
+    }
+
+    /// As one of HTTP/1, where a client may shut its side once it has sent its request. To hyper that is a client that
+    /// has gone; it hears of it when the answer is on its way, or [`HALF_CLOSED_MAX`] later.
+    #[must_use]
+    pub fn half_closing(self) -> Self {
+        Self { half_closes: true, ..self }
     }
 
     /// Whether the client has not said anything yet.
@@ -147,7 +159,17 @@ impl AsyncRead for WatchedIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
+            let before = buffer.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let ended = buffer.filled().len() == before && buffer.remaining() > 0;
+            if ended && self.half_closes {
+                let counts = self.vitals.counts();
+                if counts.busy() || counts.owes() {
+                    // The connection's timer takes it from here.
+                    self.vitals.silent.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+            }
         } else {
             let length = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first[..length]);
@@ -202,6 +224,7 @@ struct Counts {
     unsent: u32,
     pongs: u32,
     open: bool,
+    silent: bool,
 }
 
 impl Counts {
@@ -238,6 +261,9 @@ enum Finding {
 /// How long a connection that is to end, and has nothing in flight, may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// How long a client that sends no more is taken to wait for its answer: most that do so have gone.
+const HALF_CLOSED_MAX: Duration = Duration::from_millis(400);
+
 /// How long a ping may go unanswered at the most.
 const PONG_MAX: Duration = Duration::from_secs(20);
 
@@ -261,6 +287,8 @@ struct Watch {
     rests: Instant,
     ages: Option<Instant>,
     closing: Option<Instant>,
+    /// Since when the client sends no more and waits.
+    silent: Option<Instant>,
     /// A ping under way, and the counts when it was sent.
     ping: Option<(Instant, Counts)>,
     pinged: Instant,
@@ -279,6 +307,7 @@ impl Watch {
             rests: now,
             ages,
             closing: None,
+            silent: None,
             ping: None,
             pinged: now,
         }
@@ -310,6 +339,11 @@ impl Watch {
                 }
             }
             _ => self.stall = Some((now, counts.written)),
+        }
+        match self.silent {
+            _ if !counts.silent => {}
+            Some(since) if now - since >= HALF_CLOSED_MAX && !counts.owes() => return Finding::Lost,
+            since => self.silent = since.or(Some(now)),
         }
         if self.unanswered(now, counts) {
             return Finding::Lost;

@@ -254,8 +254,7 @@ pub struct Config {
     pub settle: Duration,
     pub ready_when: ReadyWhen,
     pub server_name: String,
-    pub drain: Duration,
-    pub drain_delay: Duration,
+    pub drain: DrainTimes,
     pub worker_threads: usize,
     pub load_threads: usize,
     pub load_limits: LoadLimits,
@@ -267,6 +266,15 @@ pub struct Config {
     pub wire: WireLimits,
     pub log: String,
     pub log_format: LogFormat,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// Between readiness failing and the ports closing.
+    pub delay: Duration,
+    /// What accepted requests get to finish.
+    pub most: Duration,
 }
 
 /// A path, and whether somebody named it or it is the default.
@@ -366,6 +374,17 @@ impl Settings {
         )
     }
 
+    /// Keys that the two say differently, as a file writes them.
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let table = |settings: &Self| toml::Table::try_from(settings).unwrap_or_default();
+        let (ours, theirs) = (table(self), table(other));
+        let mut keys: Vec<String> = ours.keys().chain(theirs.keys()).cloned().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| ours.get(key) != theirs.get(key));
+        keys
+    }
+
     /// Every setting with its default filled in.
     #[must_use]
     pub fn with_defaults(self) -> Self {
@@ -440,8 +459,7 @@ impl Settings {
                 named => Some(address("metrics", named)?),
             },
             server_name: text(set.server_name),
-            drain: seconds(set.drain_seconds),
-            drain_delay: seconds(set.drain_delay_seconds),
+            drain: DrainTimes { delay: seconds(set.drain_delay_seconds), most: seconds(set.drain_seconds) },
             worker_threads: number("worker_threads", set.worker_threads, 1024)?,
             load_threads: number("load_threads", set.load_threads, 256)?,
             load_limits,

@@ -75,6 +75,7 @@ where
         Err(_) => io.last_words(SLOW_HEAD),
         Ok(None) => {}
         Ok(Some(Protocol::Http1)) => {
+            let io = io.half_closing();
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                 let call = counted.call();
                 let answer = serve(request.map(|body| Incoming::http1(body, pace)));

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use super::chunks::Chunks;
 use super::control::{self, ControlPort};
@@ -25,6 +25,7 @@ use super::questions::Gateway;
 use super::status;
 use crate::error::{ErrorKind, ServeError};
 use crate::infer::VersionPin;
+use crate::serve::Phase;
 pub(super) use connection::connection;
 pub(super) use infer::{read_body, unpacked};
 use route::{Resource, Route};
@@ -39,7 +40,15 @@ pub async fn serve(gateway: Arc<Gateway>, accepted: Accepted, drain: Drain) {
     let allowance = Allowance { streams_max: limits.streams_max, limits };
     connection(accepted, drain, allowance, move |request| {
         let gateway = Arc::clone(&gateway);
-        async move { answer(&gateway, peer, request).await }
+        async move {
+            let persistent = request.version() <= Version::HTTP_11;
+            let mut answer = answer(&gateway, peer, request).await;
+            // Who is told finds another server before this one closes its ports.
+            if persistent && gateway.readiness.phase() == Phase::Draining {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     })
     .await;
 }

@@ -108,3 +108,12 @@ fn a_connection_that_rests_is_rarely_looked_at() {
     watch.look(begin + LOOK_MAX, open(after(1)));
     assert_eq!(watch.pause(begin + LOOK_MAX), PING - LOOK_MAX);
 }
+
+#[test]
+fn a_client_that_sends_no_more_is_waited_for_as_long_as_its_answer_may_take_it() {
+    let asked = Counts { reads: 2, begun: 1, silent: true, ..Counts::default() };
+    check(Protocol::Http1, &[(1, asked)], Finding::Well);
+    check(Protocol::Http1, &[(1, asked), (2, asked)], Finding::Lost);
+    let taking = Counts { waiting: true, ..asked };
+    check(Protocol::Http1, &[(1, taking), (2, taking)], Finding::Well);
+}
