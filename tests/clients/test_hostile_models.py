@@ -16,11 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-import metrics
 import psutil
 import pytest
+
+import metrics
 import wire
-from hostile import configs, damaged, external, growing, hazards, operators, places
+from hostile import configs, damaged, edges, external, growing, hazards, operators, places
 from server import StartedWeir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,7 @@ KINDS = {
     "growing": growing.models,
     "hazards": hazards.models,
     "operators": operators.models,
+    "edges": edges.models,
     "external": external.models,
     "configs": configs.models,
     "places": places.models,

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import metrics
 import psutil
 import pytest
+
+import metrics
 from hostile import binary_bodies, changes, grpc_frames, http1, http1_bytes, http2, http2_frames, json_bodies, values
 from server import StartedWeir
 
