@@ -1,5 +1,5 @@
-"""Hundreds of hostile model folders: each is unavailable with a reason or served and harmless, whatever they hold, and a
-good model beside them is answered all the while.
+"""Hundreds of hostile model folders: each is unavailable with a reason or served and harmless, whatever they hold, and
+a good model beside them is answered all the while.
 
 The folders are those of the package `hostile`, written here before the server starts. A failure lists the folders.
 """
@@ -30,20 +30,10 @@ GOOD_FEED = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 4], 
 MIB = 1 << 20
 
 # Small limits, so that what runs into them does so soon.
-LIMITS = [
-    "--load-threads",
-    "4",
-    "--load-seconds-max",
-    "2",
-    "--load-memory-bytes",
-    str(512 * MIB),
-    "--worker-memory-bytes",
-    str(1024 * MIB),
-    "--max-model-bytes",
-    str(1024 * MIB),
-    "--session-seconds-max",
-    "2",
-]
+LIMITS = (
+    f"--load-threads 4 --load-seconds-max 2 --load-memory-bytes {512 * MIB} --worker-memory-bytes {1024 * MIB}"
+    f" --max-model-bytes {1024 * MIB} --session-seconds-max 2"
+).split()
 # What the server itself may take, workers apart: models are held to less.
 RESIDENT_BYTES_MAX = 1500 * MIB
 # Far above what a good server asks for, reserved addresses included.
@@ -69,7 +59,7 @@ KINDS = {
 }
 
 # What a path of this machine begins with; a model's own file names have no such beginning.
-_PATH = re.compile(r"(?<![\w.])/(tmp|root|home|proc|dev|etc|usr|var|opt|mnt|run|srv|work|private|Users)\b")
+_PATH = re.compile(r"(?<![\w.])/(tmp|root|home|proc|dev|etc|usr|var|opt|mnt|run|srv)\b")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 

@@ -1,5 +1,5 @@
-"""Thousands of hostile requests on every port: each is answered or its connection closed, none is a fault of the server's,
-and good requests are answered all the while.
+"""Thousands of hostile requests on every port: each is answered or its connection closed, none is a fault of the
+server's, and good requests are answered all the while.
 
 The cases are those of the package `hostile`. A failure lists the cases; `hostile` makes the same bytes again.
 """

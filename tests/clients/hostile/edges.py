@@ -1,4 +1,5 @@
-"""One operator each, of those that seem harmless, asked with shapes at the edge: no elements, no dimensions, many, unlike.
+"""One operator each, of those that seem harmless, asked with shapes at the edge: no elements, no dimensions, many,
+unlike.
 
 Kernels divide by sizes, and read what a shape promises: an empty axis or a scalar is where they forget to look.
 """
