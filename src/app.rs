@@ -299,7 +299,8 @@ impl Watched {
         let versions = snapshot.models.iter().flat_map(|(model, entry)| {
             entry.versions.iter().map(move |(version, state)| {
                 let id = crate::id::ServableId { model: model.clone(), version: *version };
-                (id, state.is_ready(), entry.share(*version))
+                let ready = matches!(state, VersionState::Ready(servable) if servable.down().is_none());
+                (id, ready, entry.share(*version))
             })
         });
         let (ready, shares) = versions.map(|(id, ready, share)| ((id.clone(), ready), (id, share))).unzip();
@@ -307,6 +308,10 @@ impl Watched {
             queue_depths: snapshot
                 .ready()
                 .map(|servable| (servable.id().clone(), servable.queue_depth()))
+                .collect(),
+            worker_restarts: snapshot
+                .ready()
+                .filter_map(|servable| Some((servable.id().clone(), servable.worker()?.restarts)))
                 .collect(),
             ready,
             shares,

@@ -102,13 +102,16 @@ impl Gateway {
         match (pin, asked_about(entry, model, pin)) {
             // A label that nobody gave is a wrong name, not a version that is not ready yet.
             (VersionPin::Label(label), Err(error)) if !entry.labels.contains_key(label) => Err(error),
-            (_, answer) => Ok(answer.is_ok()),
+            (_, answer) => Ok(answer.is_ok_and(|servable| servable.down().is_none())),
         }
     }
 
     /// Why the version asked for is not ready, or no version is. Errors: there is no such model.
     pub fn why_not_ready(&self, model: &str, pin: &VersionPin) -> Result<String, ServeError> {
-        Ok(self.pipeline.snapshot().model(model)?.reason_of(pin))
+        let snapshot = self.pipeline.snapshot();
+        let entry = snapshot.model(model)?;
+        let down = asked_about(entry, model, pin).ok().and_then(|servable| servable.down());
+        Ok(down.unwrap_or_else(|| entry.reason_of(pin)))
     }
 
     pub fn model_metadata(

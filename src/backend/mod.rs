@@ -164,6 +164,22 @@ pub struct BatchInput {
 #[error("{0}")]
 pub struct LoadError(pub String);
 
+/// Characters of a reason at the most: a model file may hold names of a megabyte.
+const REASON_MAX: usize = 1000;
+
+impl LoadError {
+    /// Fit for logs and clients whatever a model file wrote into it: of bounded length, on one line.
+    #[must_use]
+    pub fn presentable(self) -> Self {
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let mut text: String = self.0.chars().take(REASON_MAX).map(plain).collect();
+        if text.len() < self.0.len() {
+            text.push('…');
+        }
+        Self(text)
+    }
+}
+
 /// Why a session call failed. The texts may be shown to clients.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {

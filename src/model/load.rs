@@ -58,7 +58,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     }
     let artefact = candidate.artefact(request.version, &config.file_name)?;
     let device = &config.instances.first().ok_or("the config asks for no instance")?.device;
-    let model = request.loader.read(&artefact, device, &config.session).map_err(|e| e.to_string())?;
+    let model = request.loader.read(&artefact, device, &config.session).map_err(|e| e.presentable().0)?;
     let trial = model.trial();
     let completed = completed(&id, config, &*trial)?;
     let padding = config.padding.as_ref().map(|asked| padding(asked, &completed, &*trial)).transpose();
@@ -67,7 +67,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
         None => Ok(Rehearsal::Unneeded),
     };
     // Whatever went wrong before, that its process ended says more.
-    model.passed().map_err(|e| e.to_string())?;
+    model.passed().map_err(|e| e.presentable().0)?;
     let (rehearsal, padding) = (rehearsed?, padding?);
     drop(trial);
     let reasons = reasons_for_isolation(&*model, &completed, rehearsal);
@@ -78,7 +78,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     };
     let session = |device: &Device| {
         let isolated = apart.then(|| model.isolated(device)).flatten();
-        isolated.unwrap_or_else(|| model.here(device)).map_err(|e| e.to_string())
+        isolated.unwrap_or_else(|| model.here(device)).map_err(|e| e.presentable().0)
     };
     let instances = instances(config, session)?;
     let session = instances.first().ok_or("the config asks for no instance")?;

@@ -164,6 +164,11 @@ impl Servable {
         self.session.worker()
     }
 
+    /// Why it cannot answer for now although it is loaded: its process has ended and is not started again yet.
+    pub fn down(&self) -> Option<String> {
+        self.worker().and_then(|worker| worker.down)
+    }
+
     /// Requests that wait.
     pub fn queue_depth(&self) -> usize {
         self.scheduler.depth()

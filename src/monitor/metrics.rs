@@ -40,6 +40,7 @@ pub const MODEL_READY: &str = "weir_model_ready";
 pub const ROUTE_SHARE: &str = "weir_route_share";
 pub const IN_FLIGHT: &str = "weir_requests_in_flight";
 pub const CONNECTIONS: &str = "weir_connections";
+pub const WORKER_RESTARTS: &str = "weir_worker_restarts_total";
 pub const BUILD_INFO: &str = "weir_build_info";
 
 const COUNTERS: &[(&str, &str)] = &[
@@ -51,6 +52,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (CACHE_EVICTIONS, "Kept answers that made room for others."),
     (PREDICTIONS, "Predictions by class, for outputs that name a class or score classes."),
     (PREDICTION_NONFINITE, "Predicted numbers that are NaN or infinite."),
+    (WORKER_RESTARTS, "Starts of a version's worker process after it had ended."),
     (SHADOW_REQUESTS, "Requests of which a shadow was to get a copy, by what came of it."),
     (SHADOW_DISAGREEMENTS, "Requests that a shadow answered otherwise than the version it shadows."),
     (SHADOW_AGREEMENT, "Rows that both versions classified, by whether they chose the same class."),

@@ -32,7 +32,7 @@ use crate::id::ServableId;
 use meters::ServableMeters;
 use metrics::{
     BUILD_INFO, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CONNECTIONS, IN_FLIGHT, MODEL_READY,
-    QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE,
+    QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
 };
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
@@ -51,6 +51,8 @@ pub struct Readings {
     pub ready: Vec<(ServableId, bool)>,
     /// Part of the requests that name no version, 0 to 1.
     pub shares: Vec<(ServableId, f64)>,
+    /// Of versions that run in a worker process.
+    pub worker_restarts: Vec<(ServableId, u64)>,
     pub in_flight: usize,
     /// Open connections by port's name.
     pub connections: Vec<(&'static str, usize)>,
@@ -109,11 +111,13 @@ impl Monitor {
         ::metrics::with_local_recorder(server, || self.process.collect());
         let depths = readings.queue_depths.iter().map(|(id, depth)| (id, *depth));
         let ready = readings.ready.iter().map(|(id, ready)| (id, usize::from(*ready)));
+        let restarts = readings.worker_restarts.iter().map(|(id, restarts)| (id, *restarts));
         let shares = readings.shares.iter().map(|(id, share)| (id, *share));
         let read = [
-            page::of_versions(QUEUE_DEPTH, depths),
-            page::of_versions(MODEL_READY, ready),
-            page::of_versions(ROUTE_SHARE, shares),
+            page::of_versions(QUEUE_DEPTH, "gauge", depths),
+            page::of_versions(MODEL_READY, "gauge", ready),
+            page::of_versions(ROUTE_SHARE, "gauge", shares),
+            page::of_versions(WORKER_RESTARTS, "counter", restarts),
         ];
         let versions = self.versions.all().into_iter().map(|version| version.render());
         let shadows = self.shadows.all().into_iter().map(|pair| pair.render());

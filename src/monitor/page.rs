@@ -63,11 +63,15 @@ pub fn merge<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// A block with one sample per version, of what is read at this moment: a version that is gone has none.
-pub fn of_versions<'a, T: Display>(name: &str, values: impl Iterator<Item = (&'a ServableId, T)>) -> String {
+pub fn of_versions<'a, T: Display>(
+    name: &str,
+    kind: &str,
+    values: impl Iterator<Item = (&'a ServableId, T)>,
+) -> String {
     let mut block = String::new();
     for (ServableId { model, version }, value) in values {
         if block.is_empty() {
-            let _ = writeln!(block, "# TYPE {name} gauge");
+            let _ = writeln!(block, "# TYPE {name} {kind}");
         }
         let _ = writeln!(block, "{name}{{model=\"{model}\",version=\"{version}\"}} {value}");
     }

@@ -145,6 +145,7 @@ impl ModelEntry {
         match (reasons.is_empty(), asked) {
             (false, _) => reason(reasons.join("; ")),
             (true, Some(version)) => format!("there is no version {version}"),
+            (true, None) if self.is_ready() => "its route names no version that is ready".to_owned(),
             (true, None) => self.reason.clone().unwrap_or_else(|| "no version is loaded".to_owned()),
         }
     }

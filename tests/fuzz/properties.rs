@@ -8,12 +8,13 @@ use weir::api::convert::{self, grpc as grpc_form, json as json_form};
 use weir::api::http::coding::Coding;
 use weir::api::http::route::Route as HttpRoute;
 use weir::backend::Folder;
+use weir::backend::onnx::inspect::look_through;
 use weir::control::routes_file;
 use weir::error::ErrorKind;
 use weir::id::{ModelName, ServableId, Version};
 use weir::infer::{InferResponse, InputTensor, Inputs, OutputTensor, RouteReason, VersionPin};
 use weir::model::config::{self, Defaults, ModelConfig};
-use weir::proto::inference as pb;
+use weir::proto::{inference as pb, onnx as file};
 use weir::tensor::strings::{self, StringsError};
 use weir::tensor::{DataType, Shape, Tensor};
 
@@ -263,6 +264,84 @@ pub fn paths(data: &[u8]) {
         assert_eq!(route.model, "stats", "{path}");
     }
 }
+
+/// A model file.
+pub fn onnx(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    let Ok(findings) = look_through(bytes.clone()) else { return };
+    let again = look_through(bytes.clone()).expect("it was looked through before");
+    assert_eq!(format!("{findings:?}"), format!("{again:?}"));
+    let model = file::ModelProto::decode(bytes).expect("it was looked through");
+    let graph = model.graph.as_ref().expect("a model without a graph is refused");
+    let is = |values: &[file::ValueInfoProto], name: &String| values.iter().any(|v| v.name == *name);
+    let mut meant = findings.class_scores.iter().chain(&findings.class_labels);
+    assert!(meant.all(|name| is(&graph.output, name)));
+    assert!(findings.any_rank.iter().all(|name| is(&graph.input, name) || is(&graph.output, name)));
+    let located = |location: &String| {
+        let mut entries = graph.initializer.iter().flat_map(|tensor| &tensor.external_data);
+        entries.any(|entry| entry.value == *location) || location.is_empty()
+    };
+    assert!(findings.data.len() <= 4096 && findings.data.iter().all(located));
+    assert!(findings.hazards.len() <= 8);
+    if findings.hazards.is_empty() {
+        assert!(model.functions.is_empty());
+        is_without_hazard(graph);
+    }
+}
+
+/// Domains whose operators come with ONNX Runtime.
+const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
+
+fn is_without_hazard(graph: &file::GraphProto) {
+    for node in &graph.node {
+        assert!(DOMAINS.contains(&node.domain.as_str()), "{}", node.domain);
+        let unbounded = ["Loop", "Scan", "Range", "Resize", "Upsample", "STFT", "OneHot", "RandomNormal"];
+        assert!(!unbounded.contains(&node.op_type.as_str()), "{}", node.op_type);
+        node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).for_each(is_without_hazard);
+    }
+}
+
+/// What a model's process answers: how many outputs were asked for, how long the description is in words, the
+/// description, then the memory that it tells of.
+#[cfg(target_os = "linux")]
+pub fn answers(data: &[u8]) {
+    use weir::backend::RunError;
+    use weir::backend::onnx::worker::layout::{Place, Places, answer, read_answer, read_question};
+
+    let [expected, words, rest @ ..] = data else { return };
+    let expected = usize::from(*expected % 8);
+    let (description, memory) = rest.split_at(rest.len().min(8 * usize::from(*words)));
+    if let Some(question) = read_question(description) {
+        assert!(question.inputs.len() + question.outputs.len() <= description.len() / 8);
+    }
+    let copied = |memory: &[u8], place: Place| {
+        memory.get(place.at..place.at.checked_add(place.length)?).map(<[u8]>::to_vec)
+    };
+    match read_answer(description, expected, |place| copied(memory, place)) {
+        Err(RunError::InvalidInput(text) | RunError::Failed(text) | RunError::Stopped(text)) => {
+            assert!(text.chars().count() <= 2048, "a reason has a bound");
+        }
+        Err(_) => {}
+        Ok(tensors) => {
+            assert_eq!(tensors.len(), expected);
+            tensors.iter().for_each(holds_what_its_shape_says);
+            let mut next = Places::behind(0);
+            let lengths = tensors.iter().map(|tensor| tensor.data().len());
+            let places: Vec<Place> =
+                lengths.map(|length| next.next(length).expect("they lie in memory")).collect();
+            let mut memory = vec![0; next.end()];
+            for (tensor, place) in tensors.iter().zip(&places) {
+                memory[place.at..place.at + place.length].copy_from_slice(tensor.data());
+            }
+            let again = read_answer(&answer(&tensors, &places), expected, |place| copied(&memory, place));
+            assert_eq!(again.expect("what was described is read"), tensors);
+        }
+    }
+}
+
+/// Models have no processes of their own there.
+#[cfg(not(target_os = "linux"))]
+pub fn answers(_: &[u8]) {}
 
 fn named(inputs: Inputs) -> Vec<InputTensor> {
     match inputs {

@@ -9,11 +9,13 @@ mod properties;
 
 /// Every target's name and what must hold for its inputs.
 const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("answers", properties::answers),
     ("bytes", properties::bytes),
     ("config", properties::config),
     ("grpc", properties::grpc),
     ("gzip", properties::gzip),
     ("json", properties::json),
+    ("onnx", properties::onnx),
     ("paths", properties::paths),
     ("routes", properties::routes),
 ];

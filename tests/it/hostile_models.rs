@@ -24,29 +24,35 @@ struct Hostile {
 }
 
 /// A models folder, and files beside it.
-struct Outside(Repository);
+struct Outside {
+    top: Repository,
+    /// The folder that models are made in.
+    folder: &'static str,
+}
 
 impl Outside {
     fn new() -> Self {
-        let repository = Repository::new();
-        repository.write("secret", SECRET).copy("tests/models/identity_fp32", "elsewhere/m");
-        std::fs::create_dir(repository.path("models")).unwrap();
-        Self(repository)
+        let top = Repository::new();
+        top.write("secret", SECRET).copy("tests/models/identity_fp32", "elsewhere/m");
+        for folder in ["models", "staged"] {
+            std::fs::create_dir(top.path(folder)).unwrap();
+        }
+        Self { top, folder: "models" }
     }
 
     /// A file of a model, by the model's name and its path there.
     fn path(&self, model: &str, file: &str) -> std::path::PathBuf {
-        let path = self.0.path(&format!("models/{model}/{file}"));
+        let path = self.models().join(model).join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         path
     }
 
     fn models(&self) -> std::path::PathBuf {
-        self.0.path("models")
+        self.top.path(self.folder)
     }
 
     fn good(&self, model: &str) {
-        self.0.copy("tests/models/identity_fp32", &format!("models/{model}"));
+        self.top.copy("tests/models/identity_fp32", &format!("{}/{model}", self.folder));
     }
 
     /// A good model with this config.
@@ -158,7 +164,7 @@ const HOSTILE: &[Hostile] = &[
     Hostile {
         name: "hard_link_file",
         make: |at, m| {
-            std::fs::hard_link(at.0.path("elsewhere/m/1/model.onnx"), at.path(m, "1/model.onnx")).unwrap()
+            std::fs::hard_link(at.top.path("elsewhere/m/1/model.onnx"), at.path(m, "1/model.onnx")).unwrap()
         },
         reason: "1/model.onnx is a hard link",
     },
@@ -167,7 +173,7 @@ const HOSTILE: &[Hostile] = &[
         make: |at, m| {
             at.good(m);
             let _ = std::fs::remove_file(at.path(m, "config.pbtxt"));
-            std::fs::hard_link(at.0.path("secret"), at.path(m, "config.pbtxt")).unwrap();
+            std::fs::hard_link(at.top.path("secret"), at.path(m, "config.pbtxt")).unwrap();
         },
         reason: "config.pbtxt is a hard link",
     },
@@ -334,7 +340,7 @@ fn hostile_models_harm_themselves_alone() {
     let weir = Weir::start(outside.models(), &[]);
     answers(&weir);
     HOSTILE.iter().for_each(|hostile| refused(&weir, hostile));
-    let folder = outside.0.path("").to_str().unwrap().to_owned();
+    let folder = outside.top.path("").to_str().unwrap().to_owned();
     for [model, _, _, reason] in weir.index() {
         assert!(!reason.contains(&folder), "{model}: {reason}");
     }
@@ -348,10 +354,17 @@ fn hostile_models_harm_themselves_alone() {
 
 #[test]
 fn hostile_models_that_come_while_the_server_runs_harm_themselves_alone() {
-    let outside = Outside::new();
+    let mut outside = Outside::new();
     outside.good("good");
     let weir = Weir::start(outside.models(), &["--control", "watch", "--settle-seconds", "0"]);
-    HOSTILE.iter().for_each(|hostile| (hostile.make)(&outside, hostile.name));
+    // Made elsewhere and moved in whole: what is half made may be served, and stays.
+    outside.folder = "staged";
+    for hostile in HOSTILE {
+        (hostile.make)(&outside, hostile.name);
+        let (made, moved) =
+            (outside.models().join(hostile.name), outside.top.path("models").join(hostile.name));
+        std::fs::rename(made, moved).unwrap();
+    }
     for hostile in HOSTILE {
         let known = |index: Vec<[String; 4]>| {
             index.iter().any(|[name, _, state, _]| name == hostile.name && state == "UNAVAILABLE")
@@ -426,8 +439,8 @@ fn the_routes_file_of_the_models_folder_is_read_as_models_are() {
     assert!(run.stderr.contains("is a link; name the file itself by --routes"), "{run:?}");
     std::fs::remove_file(models.join("routes.toml")).unwrap();
     // One that is named is the operator's, and may be a link.
-    outside.0.write("real.toml", "[models.good]\narms = [{version = 1, weight = 1}]\n");
-    symlink("real.toml", outside.0.path("named.toml")).unwrap();
-    let named = outside.0.path("named.toml");
+    outside.top.write("real.toml", "[models.good]\narms = [{version = 1, weight = 1}]\n");
+    symlink("real.toml", outside.top.path("named.toml")).unwrap();
+    let named = outside.top.path("named.toml");
     answers(&Weir::start(&models, &["--routes", named.to_str().unwrap()]));
 }

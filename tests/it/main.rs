@@ -15,6 +15,7 @@ mod fuzz;
 mod hostile_configs;
 mod hostile_models;
 mod invariants;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod memory;

@@ -117,7 +117,8 @@ fn a_model_that_is_not_ready_says_why() {
 #[test]
 fn what_nobody_asked_for_does_not_count() {
     let flags = ["--control", "explicit", "--ready-when", "all", "--load", "a"];
-    let weir = Weir::start(half_broken(), &flags);
+    let repository = half_broken();
+    let weir = Weir::start(&repository, &flags);
     says(&weir, None);
     let refusal = weir.post("/v2/repository/models/c/load", &serde_json::json!({}));
     refusal.error(400);
@@ -126,7 +127,8 @@ fn what_nobody_asked_for_does_not_count() {
 
 #[test]
 fn a_server_that_drains_is_not_ready() {
-    let mut weir = Weir::start(half_broken(), &["--ready-when", "models:a", "--drain-delay-seconds", "3"]);
+    let repository = half_broken();
+    let mut weir = Weir::start(&repository, &["--ready-when", "models:a", "--drain-delay-seconds", "3"]);
     let mut asking = weir.connect();
     says(&weir, None);
     weir.signal("TERM");

@@ -5,7 +5,7 @@
 //! Known to harm, with ONNX Runtime 1.31: integer division ends the process (SIGFPE) by a zero divisor and by the
 //! smallest number over −1; sizes that come from values take any memory; loops that are counted by values take any time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
@@ -267,7 +267,8 @@ fn each_node(node: &NodeProto, look: &mut impl FnMut(&NodeProto)) {
 
 /// The hazards of a model, each as a word or two. Empty: none is known.
 pub fn hazards(model: &ModelProto) -> Vec<String> {
-    let mut scan = Scan::default();
+    let ambiguous = model.graph.as_ref().map(ambiguous).unwrap_or_default();
+    let mut scan = Scan { ambiguous, ..Scan::default() };
     if !model.functions.is_empty() {
         scan.note("local functions");
     }
@@ -330,12 +331,13 @@ pub fn grows(graph: &GraphProto) -> bool {
 }
 
 /// What is known on the way through a graph. Names are taken to mean one thing in a model and its inner graphs, which
-/// the standard asks for; where they do not, types that contradict each other count as unknown.
+/// the standard asks for; of those that do not nothing is known, for ONNX Runtime lets the last or the innermost win.
 #[derive(Default)]
 struct Scan<'a> {
     types: HashMap<&'a str, i32>,
     constants: HashMap<&'a str, &'a TensorProto>,
     found: BTreeSet<String>,
+    ambiguous: HashSet<&'a str>,
 }
 
 impl<'a> Scan<'a> {
@@ -346,7 +348,12 @@ impl<'a> Scan<'a> {
     }
 
     fn graph(&mut self, graph: &'a GraphProto) {
-        for value in graph.input.iter().chain(&graph.value_info).chain(&graph.output) {
+        // What a graph says of names that another one defines, ONNX Runtime holds against nothing.
+        let put_out: HashSet<&str> =
+            graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+        let said = graph.value_info.iter().chain(&graph.output);
+        let said = said.filter(|value| put_out.contains(value.name.as_str()));
+        for value in graph.input.iter().chain(said) {
             let kind = value.r#type.as_ref().and_then(|t| t.value.as_ref());
             if let Some(type_proto::Value::TensorType(tensor)) = kind {
                 self.learn(&value.name, tensor.elem_type);
@@ -356,13 +363,20 @@ impl<'a> Scan<'a> {
             self.learn(&tensor.name, tensor.data_type);
             // An input of the same name may replace it.
             if !graph.input.iter().any(|input| input.name == tensor.name) {
-                self.constants.insert(&tensor.name, tensor);
+                self.keep(&tensor.name, tensor);
             }
         }
         graph.node.iter().for_each(|node| self.node(node));
     }
 
+    fn keep(&mut self, name: &'a str, constant: &'a TensorProto) {
+        if !self.ambiguous.contains(name) {
+            self.constants.insert(name, constant);
+        }
+    }
+
     fn learn(&mut self, name: &'a str, kind: i32) {
+        let kind = if self.ambiguous.contains(name) { 0 } else { kind };
         let known = self.types.entry(name).or_insert(kind);
         if *known != kind {
             *known = 0;
@@ -457,9 +471,13 @@ impl<'a> Scan<'a> {
         } else if operator == "Cast" {
             node.attribute.iter().find(|a| a.name == "to").and_then(|a| i32::try_from(a.i).ok())
         } else if operator == "Constant" {
-            let value = node.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
+            // Of several attributes ONNX Runtime takes the first, whatever its name.
+            let value = match node.attribute.as_slice() {
+                [only] if only.name == "value" => only.t.as_ref(),
+                _ => None,
+            };
             if let Some(tensor) = value {
-                self.constants.insert(first, tensor);
+                self.keep(first, tensor);
             }
             value.map(|tensor| tensor.data_type)
         } else if UNTYPED.contains(&operator) || !node.domain.is_empty() && node.domain != "ai.onnx" {
@@ -476,10 +494,33 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Names that a graph and its inner graphs define more than once. An input and its default are one definition.
+fn ambiguous(graph: &GraphProto) -> HashSet<&str> {
+    fn count<'a>(graph: &'a GraphProto, seen: &mut HashSet<&'a str>, again: &mut HashSet<&'a str>) {
+        let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+        let constants = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+        let constants = constants.filter(|name| !inputs.contains(name));
+        let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+        let sparse = sparse.map(|tensor| tensor.name.as_str());
+        let put_out = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+        let named = graph.input.iter().map(|input| input.name.as_str());
+        for name in named.chain(constants).chain(sparse).chain(put_out).filter(|name| !name.is_empty()) {
+            if !seen.insert(name) {
+                again.insert(name);
+            }
+        }
+        let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+        attributes.flat_map(|a| a.g.iter().chain(&a.graphs)).for_each(|inner| count(inner, seen, again));
+    }
+    let mut again = HashSet::new();
+    count(graph, &mut HashSet::new(), &mut again);
+    again
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::onnx::{OperatorSetIdProto, TypeProto, ValueInfoProto};
+    use crate::proto::onnx::{OperatorSetIdProto, SparseTensorProto, TypeProto, ValueInfoProto};
 
     fn value(name: &str, kind: i32) -> ValueInfoProto {
         let tensor = type_proto::Tensor { elem_type: kind, shape: None };
@@ -531,6 +572,61 @@ mod tests {
         // An input that only has a default is anybody's.
         assert_eq!(found(&[("a", INT64), ("b", INT64)], &[constant("b", &[2])]), ["Div"]);
         assert_eq!(found(&[], &[]), ["Div"], "nothing is known of its type");
+    }
+
+    #[test]
+    fn of_a_name_that_is_defined_twice_nothing_is_known() {
+        let div = || node("Div", &["a", "b"], "y");
+        let harmless = || constant("b", &[2]);
+        let minus_one = |attribute: &str| {
+            let value = AttributeProto {
+                name: attribute.into(),
+                t: Some(constant("", &[-1])),
+                ints: vec![-1],
+                ..AttributeProto::default()
+            };
+            NodeProto { attribute: vec![value], ..node("Constant", &[], "b") }
+        };
+        let found = |constants: &[TensorProto], nodes: Vec<NodeProto>| {
+            hazards(&model(&[("a", INT64)], constants, nodes))
+        };
+        assert_eq!(found(&[harmless()], vec![div()]), [""; 0]);
+        for attribute in ["value", "value_ints"] {
+            assert_eq!(found(&[harmless()], vec![div(), minus_one(attribute)]), ["Div"]);
+            assert_eq!(found(&[harmless()], vec![minus_one(attribute), div()]), ["Div"]);
+        }
+        let mut first_wins = minus_one("value_ints");
+        first_wins.attribute.push(AttributeProto {
+            name: "value".into(),
+            t: Some(harmless()),
+            ..AttributeProto::default()
+        });
+        assert_eq!(found(&[], vec![first_wins, div()]), ["Div"]);
+        let mut sparse = model(&[("a", INT64)], &[harmless()], vec![div()]);
+        sparse.graph.as_mut().unwrap().sparse_initializer =
+            vec![SparseTensorProto { values: Some(constant("b", &[-1])), indices: None }];
+        assert_eq!(hazards(&sparse), ["Div"]);
+    }
+
+    #[test]
+    fn an_inner_graph_tells_nothing_of_an_outer_one() {
+        let choice = |inner: GraphProto| {
+            let branch =
+                AttributeProto { name: "then_branch".into(), g: Some(inner), ..AttributeProto::default() };
+            NodeProto { attribute: vec![branch], ..node("If", &["c"], "i") }
+        };
+        let shadowed = GraphProto { initializer: vec![constant("b", &[2])], ..GraphProto::default() };
+        let nodes = vec![choice(shadowed), node("Div", &["a", "b"], "y")];
+        assert_eq!(hazards(&model(&[("a", INT64)], &[constant("b", &[-1])], nodes)), ["Div"]);
+        // Of unknown type, but for what an inner graph says.
+        let labels = || NodeProto { domain: "ai.onnx.ml".into(), ..node("LabelEncoder", &["a"], "q") };
+        let said = GraphProto { value_info: vec![value("q", FLOAT)], ..GraphProto::default() };
+        let float = TensorProto { data_type: FLOAT, ..constant("q", &[1]) };
+        let defined = GraphProto { initializer: vec![float], ..GraphProto::default() };
+        for inner in [said, defined] {
+            let nodes = vec![labels(), choice(inner), node("Div", &["q", "a"], "y")];
+            assert_eq!(hazards(&model(&[("a", INT64)], &[], nodes)), ["Div"]);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +64,12 @@ const CARRIERS: &[&str] =
 const CARRIERS_MAX: usize = 8;
 
 pub fn inspect(file: &Arc<Blob>) -> Result<Findings, LoadError> {
-    let model = ModelProto::decode(as_bytes(file))
+    look_through(as_bytes(file))
+}
+
+/// What the bytes of a model file tell. Errors: why they are no model that can be served.
+pub fn look_through(file: Bytes) -> Result<Findings, LoadError> {
+    let model = ModelProto::decode(file)
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {
         LoadError("the model file holds no graph: it is not an ONNX model, or it is cut off".to_owned())

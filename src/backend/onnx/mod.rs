@@ -9,7 +9,7 @@
 
 mod files;
 mod hazards;
-mod inspect;
+pub mod inspect;
 mod library;
 mod load;
 mod memory;
@@ -18,7 +18,7 @@ mod options;
 mod session;
 mod value;
 #[cfg(target_os = "linux")]
-mod worker;
+pub mod worker;
 
 pub use library::{LibraryError, Runtime, end_process, opt_out_of_telemetry};
 pub use load::{LoadLimits, OnnxLoader, WORKER_ARGUMENT, run_as_worker};

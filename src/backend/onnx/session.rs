@@ -161,6 +161,11 @@ fn run_options(entries: &[(String, String)]) -> Result<RunOptions, LoadError> {
 
 fn graph_tensor(role: &str, outlet: &Outlet, findings: &Findings) -> Result<GraphTensor, LoadError> {
     let mut tensor = tensor_of(outlet.name(), outlet.dtype()).ok_or_else(|| {
+        if let ValueType::Tensor { shape, .. } = outlet.dtype()
+            && shape.len() > RANK_MAX
+        {
+            return LoadError(format!("{role} '{}' has {} dimensions, more than {RANK_MAX}", outlet.name(), shape.len()));
+        }
         LoadError(format!(
             "{role} '{}' has type {}, which the protocol cannot carry; make it a plain tensor inside the model",
             outlet.name(),
@@ -174,8 +179,14 @@ fn graph_tensor(role: &str, outlet: &Outlet, findings: &Findings) -> Result<Grap
     Ok(tensor)
 }
 
+/// Dimensions of an input or output at the most: requests cannot have more either.
+const RANK_MAX: usize = 64;
+
 fn tensor_of(name: &str, value_type: &ValueType) -> Option<GraphTensor> {
     let ValueType::Tensor { ty, shape, dimension_symbols } = value_type else { return None };
+    if shape.len() > RANK_MAX {
+        return None;
+    }
     Some(GraphTensor {
         name: name.to_owned(),
         datatype: datatype_of(*ty)?,

@@ -8,6 +8,8 @@ mod complete;
 mod edit;
 mod files;
 mod hardware;
+#[cfg(test)]
+mod hostile;
 mod padding;
 mod pbtxt;
 mod resolve;

@@ -62,7 +62,7 @@ fn normalise(text: &str) -> Result<String, String> {
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
         match c {
-            // The parser's lexer goes one call deeper for each comment and each run of spaces that follow each other.
+            // Nothing in it is for the parser.
             '#' => {
                 if characters.any(|c| c == '\n') {
                     out.push('\n');

@@ -123,7 +123,9 @@ pub fn read_answer(
 ) -> Result<Vec<Tensor>, RunError> {
     let broken = || RunError::Crashed("the model's process gave an answer that makes no sense".to_owned());
     let mut reader = Reader(bytes);
-    let text = |reader: Reader<'_>| String::from_utf8_lossy(reader.0).into_owned();
+    let text = |Reader(text): Reader<'_>| {
+        String::from_utf8_lossy(&text[..text.len().min(TEXT_BYTES_MAX)]).into_owned()
+    };
     match reader.number().ok_or_else(broken)? {
         OK => {}
         INVALID_INPUT => return Err(RunError::InvalidInput(text(reader))),
@@ -220,6 +222,8 @@ mod tests {
         }
         let elsewhere = answer(&[one], &[Place { at: 1 << 40, length: 8 }]);
         assert!(matches!(read(&elsewhere, 1, 8), Err(RunError::Crashed(_))));
+        let endless = [(FAILED as u64).to_le_bytes().as_slice(), &[b'x'; 2 * TEXT_BYTES_MAX]].concat();
+        assert!(matches!(read(&endless, 1, 8), Err(RunError::Failed(text)) if text.len() == TEXT_BYTES_MAX));
         let failed = failure(&RunError::InvalidInput("no".into()));
         assert!(matches!(read(&failed, 1, 8), Err(RunError::InvalidInput(text)) if text == "no"));
     }

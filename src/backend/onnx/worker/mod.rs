@@ -14,7 +14,7 @@
 
 mod calls;
 mod child;
-mod layout;
+pub mod layout;
 mod limits;
 mod ordinary;
 mod packets;
