@@ -67,7 +67,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 def bounded():
     """Servers started here inherit a limit, so that one that fails a test takes no other process of the machine along."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES_MAX, before[1]))
+    soft = ADDRESSES_MAX if before[1] == resource.RLIM_INFINITY else min(ADDRESSES_MAX, before[1])
+    resource.setrlimit(resource.RLIMIT_AS, (soft, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 

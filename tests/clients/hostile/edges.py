@@ -348,7 +348,7 @@ def _hidden_ranks():
 
 def _ranks_of_values():
     """A rank that hangs on how many values are not 0: 3 for four of them, none for a single one. The input's sizes are
-    fixed, and every operator is bounded by its inputs' sizes."""
+    fixed, and every operator is bounded by its inputs' sizes. ONNX Runtime's Conv and Concat end the process."""
     axes = [integers("a12", 1, 2), integers("a02", 0, 2), integers("a01", 0, 1), integers("first", 0)]
     cube = [
         node("NonZero", ["a"], ["places"]),
@@ -365,6 +365,9 @@ def _ranks_of_values():
     for name, made in {
         "convolution": node("Conv", ["s", "s"], ["c"]),
         "convolution_of_one": node("Conv", ["s", "kernel"], ["c"]),
+        "joined": node("Concat", ["kernel", "s"], ["c"], axis=2),
+        "joined_first": node("Concat", ["s", "kernel"], ["c"], axis=0),
+        "joined_last": node("Concat", ["row", "s"], ["c"], axis=-1),
         "pool": node("MaxPool", ["s"], ["c"], kernel_shape=[1]),
         "mean_pool": node("GlobalAveragePool", ["s"], ["c"]),
         "product": node("MatMul", ["s", "s"], ["c"]),
