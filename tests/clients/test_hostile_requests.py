@@ -1,5 +1,5 @@
-"""Thousands of hostile requests on every port: each is answered or its connection closed, none is a fault of the server's,
-and good requests are answered all the while.
+"""Thousands of hostile requests on every port: each is answered or its connection closed, none is a fault of the
+server's, and good requests are answered all the while.
 
 The cases are those of the package `hostile`. A failure lists the cases; `hostile` makes the same bytes again.
 """
@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import metrics
 import psutil
 import pytest
+
+import metrics
 from hostile import binary_bodies, changes, grpc_frames, http1, http1_bytes, http2, http2_frames, json_bodies, values
 from server import StartedWeir
 

@@ -1,4 +1,4 @@
-"""Hostile binary bodies: tensors behind JSON whose lengths lie, raw tensors, strings without their ends, and packed bodies."""
+"""Hostile binary bodies: tensors whose lengths lie, raw tensors, strings without their ends, and packed bodies."""
 
 import gzip
 import json

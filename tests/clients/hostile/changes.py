@@ -1,4 +1,4 @@
-"""Hostile changes: the control API and the repository's load and unload, asked for nonsense, for too much, and for files elsewhere.
+"""Hostile changes: the control API, load and unload, asked for nonsense, for too much, and for files elsewhere.
 
 Meant for a server that lets clients change what is live. `digits` is the victim; `simple` is left alone, to be asked.
 """

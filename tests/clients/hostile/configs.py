@@ -1,4 +1,4 @@
-"""A good model with a hostile config.pbtxt: bombs of brackets, numbers that no machine has room for, files that are none."""
+"""A good model with a hostile config.pbtxt: bombs of brackets, numbers beyond any machine, files that are none."""
 
 import os
 

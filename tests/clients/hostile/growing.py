@@ -1,4 +1,5 @@
-"""Models that are small and want much: functions that call functions, deep graphs, constants of gigabytes, endless loops."""
+"""Models that are small and want much: functions that call functions, deep graphs, constants of gigabytes, endless
+loops."""
 
 from .damaged import FLOATS
 from .folders import HostileModel

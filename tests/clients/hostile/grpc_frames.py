@@ -1,4 +1,5 @@
-"""Hostile gRPC: messages that lie about their length, are no protobuf, or ask for what no model takes; calls that do not exist."""
+"""Hostile gRPC: messages that lie about their length, are no protobuf, or ask for what no model takes; calls that do
+not exist."""
 
 import gzip
 import random

@@ -92,7 +92,8 @@ class Talk:
 
     def __repr__(self):
         messages = [h.get("grpc-message", "")[:100] for h in self.headers.values() if "grpc-message" in h]
-        return f"HTTP {self.statuses} gRPC {self.codes} {messages} resets {self.resets} goaway {self.goaway} {self.ended} {self.seconds:.2f} s"
+        ended = f"resets {self.resets} goaway {self.goaway} {self.ended} {self.seconds:.2f} s"
+        return f"HTTP {self.statuses} gRPC {self.codes} {messages} {ended}"
 
 
 def talk(address, data, streams=(1,), patience=None, seconds=ANSWER_SECONDS_MAX):

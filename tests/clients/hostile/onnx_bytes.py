@@ -1,4 +1,5 @@
-"""Writes ONNX files field by field; field numbers are those of onnx.proto3. Nothing is checked: that is the server's job."""
+"""Writes ONNX files field by field; field numbers are those of onnx.proto3. Nothing is checked: that is the server's
+job."""
 
 import struct
 

@@ -1,5 +1,5 @@
-"""More models that load well and are dangerous to run: texts, attributes that no kernel was made for, and the operators of
-ai.onnx.ml and com.microsoft, which are less looked at than others."""
+"""More models that load well and are dangerous to run: texts, attributes that no kernel was made for, and the
+operators of ai.onnx.ml and com.microsoft, which are less looked at than others."""
 
 from .hazards import HUGE, I64_MAX, I64_MIN, PLACES, hazard
 from .onnx_bytes import (

@@ -1,4 +1,5 @@
-"""Well-formed requests whose values are hostile to a model: not finite, extreme, none at all, out of its range, no text."""
+"""Well-formed requests whose values are hostile to a model: not finite, extreme, none at all, out of its range, no
+text."""
 
 import itertools
 import json
