@@ -64,7 +64,7 @@ fn configs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "needs priority_levels",
         ),
         ("no_versions", text("version_policy { specific { } }"), "names no version"),
-        ("runs", text("model_warmup { name: \"w\" count: 4294967295 }"), "more than 10000 runs"),
+        ("runs", text("model_warmup { name: \"w\" count: 4294967295 }"), "more than 100000 runs"),
         (
             "rows",
             text(
