@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
@@ -247,7 +247,8 @@ impl Services {
             ("grpc.reflection.v1alpha.ServerReflection", ..) => (self.reflection_alpha)(request).await,
             _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
         };
-        let Ok(answer) = answered;
+        let Ok(mut answer) = answered;
+        blame_the_message(answer.headers_mut());
         answer.map(AnswerBody::Tonic)
     }
 
@@ -264,6 +265,26 @@ fn in_grpc(body: AnswerBody) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// How tonic's own words begin for a message that it cannot read, in the form of a header.
+const UNREADABLE: [&str; 6] = [
+    "Missing%20request%20message",
+    "Unexpected%20EOF%20decoding%20stream",
+    "failed%20to%20decode%20Protobuf%20message",
+    "protocol%20error:%20received%20message%20with",
+    "Error%20decompressing",
+    "Error%20deserializing",
+];
+
+/// A message that cannot be read is its client's fault; tonic takes it for ours (INTERNAL).
+fn blame_the_message(headers: &mut HeaderMap) {
+    const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    let internal = headers.get(&STATUS).is_some_and(|status| status == "13");
+    let words = headers.get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
+    if internal && UNREADABLE.iter().any(|beginning| words.starts_with(beginning)) {
+        headers.insert(STATUS, HeaderValue::from_static("3"));
+    }
 }
 
 /// A body for tonic, which is counted as it comes and whose faults are told as we tell them.

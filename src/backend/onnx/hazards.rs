@@ -393,6 +393,9 @@ impl<'a> Scan<'a> {
             let name: String = node.op_type.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
             self.note(&name);
         }
+        if self.hides_rank(node) {
+            self.note(&format!("{} to an unknown number of dimensions", node.op_type));
+        }
         // Borders and shapes by attribute: a kernel's own, not a canvas.
         let large = |a: &&AttributeProto| {
             ["pads", "output_padding", "output_shape", "shape"].contains(&a.name.as_str())
@@ -405,6 +408,22 @@ impl<'a> Scan<'a> {
             self.graph(graph);
         }
         self.learn_output(node);
+    }
+
+    /// Whether nobody knows before it runs how many dimensions a node's output has. ONNX Runtime checks ranks when it
+    /// opens a model, and some operators rely on it: a convolution of fewer than two dimensions ends the process.
+    fn hides_rank(&self, node: &NodeProto) -> bool {
+        let constant = |at: usize| node.input.get(at).is_some_and(|name| self.integers(name).is_some());
+        let attribute = |name: &str| node.attribute.iter().any(|a| a.name == name);
+        let operator = node.op_type.as_str();
+        match operator {
+            "Squeeze" | "Unsqueeze" => !constant(1) && !attribute("axes"),
+            "Reshape" => !constant(1) && !attribute("shape"),
+            "If" => true,
+            // Without axes all of them are reduced, which leaves as many or none.
+            _ if operator.starts_with("Reduce") => node.input.len() > 1 && !constant(1),
+            _ => false,
+        }
     }
 
     /// Operators that are bounded if what sizes them, or divides, is a harmless constant.
@@ -659,7 +678,7 @@ mod tests {
         let mut choice = node("If", &["a"], "y");
         choice.attribute.push(branch);
         let mut looped = model(&[("a", BOOL)], &[], vec![choice]);
-        assert_eq!(hazards(&looped), ["Loop"]);
+        assert!(hazards(&looped).iter().any(|hazard| hazard == "Loop"), "{:?}", hazards(&looped));
         assert_eq!(foreign_domain(&looped), None);
         let foreign = NodeProto { domain: "my.ops".into(), ..node("Add", &[], "q") };
         looped.graph.as_mut().unwrap().node[0].attribute[0].g.as_mut().unwrap().node.push(foreign);
@@ -680,6 +699,18 @@ mod tests {
         assert!(found(vec![node("Mul", &["a", "two"], "y")]));
         assert!(found(vec![node("Add", &["a", "a"], "y")]), "broadcasting");
         assert!(found(vec![node("Concat", &["a", "a"], "y")]));
+    }
+
+    #[test]
+    fn an_unknown_number_of_dimensions_is_a_hazard() {
+        let found = |node: NodeProto| {
+            hazards(&model(&[("a", FLOAT), ("s", INT64)], &[constant("two", &[2, 2])], vec![node]))
+        };
+        for operator in ["Squeeze", "Reshape", "ReduceSum"] {
+            assert!(found(node(operator, &["a", "two"], "y")).is_empty(), "{operator}");
+            assert_eq!(found(node(operator, &["a", "s"], "y")).len(), 1, "{operator}");
+        }
+        assert_eq!(found(node("Squeeze", &["a"], "y")).len(), 1);
     }
 
     #[test]
