@@ -5,13 +5,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use hyper::body::{Body, Frame};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::limits::BodyPace;
 
@@ -147,7 +147,7 @@ impl Wait {
             if self.too_slow(now) {
                 return Poll::Ready(());
             }
-            self.timer.as_mut().reset((self.last + self.pace.gap).into());
+            self.timer.as_mut().reset(self.last + self.pace.gap);
         }
         Poll::Pending
     }
@@ -186,9 +186,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_timer_asks_again_after_a_piece() {
-        // Time stands still for `std`, so that no gap has passed whenever the timer of a paused runtime fires.
         let mut wait = wait();
-        let over = std::future::poll_fn(|context| wait.poll_over(context));
-        assert!(tokio::time::timeout(100 * GAP, over).await.is_err());
+        let began = wait.began;
+        tokio::time::advance(GAP / 2).await;
+        wait.got(1000);
+        std::future::poll_fn(|context| wait.poll_over(context)).await;
+        // A gap after the piece, to the runtime's millisecond.
+        let took = began.elapsed();
+        assert!(took >= GAP * 3 / 2 && took < GAP * 2, "{took:?}");
     }
 }

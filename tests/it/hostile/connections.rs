@@ -49,13 +49,16 @@ fn connections_that_rest_too_long_are_ended_gently() {
 #[test]
 fn connections_that_grow_old_are_ended_after_their_requests() {
     let weir = impatient(&["--connection-seconds-max", "2"]);
+    let body = simple(1).to_string();
+    let path = infer_path("simple");
+    let request =
+        format!("POST {path} HTTP/1.1\r\nhost: weir\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let mut connection = weir.connect();
     let begun = Instant::now();
     let last = loop {
         assert!(begun.elapsed() < IN_TIME, "it never ends");
         std::thread::sleep(Duration::from_millis(50));
-        connection.send("POST", &infer_path("simple"), &[], simple(1).to_string().as_bytes());
-        match connection.receive() {
+        match connection.try_write(request.as_bytes()).and_then(|()| connection.receive()) {
             Ok(answer) if answer.header("connection") == Some("close") => break Some(answer),
             Ok(answer) => drop(answer.expect(200)),
             // It ended between two requests.
@@ -103,14 +106,8 @@ fn a_client_that_does_not_read_its_answers_is_hung_up_on() {
 fn bytes_in_flight_are_bounded_over_all_connections() {
     let limit = 1 << 20;
     let text = limit.to_string();
-    let weir = impatient(&[
-        "--max-message-bytes",
-        &text,
-        "--max-bytes-in-flight",
-        &text,
-        "--body-gap-seconds",
-        "30",
-    ]);
+    let flags = ["--max-message-bytes", &text, "--max-bytes-in-flight", &text, "--body-gap-seconds", "30"];
+    let weir = Weir::start(project("models"), &flags);
     let half = vec![b' '; 600 << 10];
     let begin = || {
         let mut connection = weir.connect();
