@@ -269,13 +269,34 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("max_queue_delay_microseconds", "runs", "a_batch_waits_for_company_until_its_delay_is_over"),
     ("nesting of JSON", "400", "json_that_is_nested_without_end_is_refused"),
     ("head of a request", "431", "a_head_that_has_no_end_is_refused"),
+    ("--max-header-bytes", "431", "heads_that_are_too_long_or_have_too_many_lines_are_refused"),
+    ("--max-headers", "431", "heads_that_are_too_long_or_have_too_many_lines_are_refused"),
+    ("--max-json-depth", "400", "what_is_too_deep_too_long_or_too_many_is_refused_with_the_limit"),
+    ("--max-string-bytes", "400", "what_is_too_deep_too_long_or_too_many_is_refused_with_the_limit"),
+    ("--max-tensors", "400", "what_is_too_deep_too_long_or_too_many_is_refused_with_the_limit"),
+    ("--max-parameters", "400", "messages_that_would_grow_when_decoded_are_refused_before"),
+    ("--max-rank", "400", "messages_that_would_grow_when_decoded_are_refused_before"),
+    ("--max-decompression-ratio", "413", "a_small_body_that_unpacks_to_a_large_one_is_refused_by_its_ratio"),
+    ("--max-answer-bytes", "413", "an_answer_that_would_be_too_long_is_refused"),
+    ("--max-bytes-in-flight", "429", "bytes_in_flight_are_bounded_over_all_connections"),
+    ("--max-connections", "closed", "connections_above_the_limit_are_closed_at_once_and_the_metrics_stay"),
+    ("--header-seconds", "408", "slow_heads_and_bodies_are_refused_and_do_not_hold_others_up"),
+    ("--body-gap-seconds", "408", "bodies_that_do_not_come_end_their_calls"),
+    ("--body-bytes-per-second", "408", "a_body_that_drips_is_refused"),
+    ("--write-seconds", "closed", "a_client_that_does_not_read_its_answers_is_hung_up_on"),
+    ("--idle-seconds", "closed", "connections_that_rest_too_long_are_ended_gently"),
+    ("--ping-seconds", "closed", "who_says_hello_too_slowly_or_half_a_head_is_hung_up_on"),
+    ("--connection-seconds-max", "closed", "connections_that_grow_old_are_ended_after_their_requests"),
 ];
 
 #[test]
 fn inv_04_every_limit_has_its_test() {
-    let tests = ["limits.rs", "lifecycle.rs"]
+    let hostile = ["connections", "grpc", "http1", "http2", "json"].map(|file| format!("hostile/{file}.rs"));
+    let tests = ["limits.rs".to_owned(), "lifecycle.rs".to_owned()]
+        .into_iter()
+        .chain(hostile)
         .map(|file| std::fs::read_to_string(project("tests/it").join(file)).unwrap())
-        .concat();
+        .collect::<String>();
     for (limit, outcome, test) in LIMITS {
         assert!(tests.contains(&format!("#[test]\nfn {test}()")), "{limit}, {outcome}: no test '{test}'");
     }
