@@ -48,6 +48,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         .context("the threads that serve cannot be started")?;
     let outcome = runtime.block_on(async {
         let app = App::bind(config).await?;
+        outlive_signals().context("signals cannot be watched")?;
         let stop = stop_signal().context("signals cannot be watched")?;
         anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
     });
@@ -56,6 +57,17 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     }
     runtime.shutdown_background();
     outcome.map(|_| ())
+}
+
+/// Has signals do nothing that would end the process and are no wish to end it: a terminal that goes away, and a file
+/// that would become larger than the system allows, which is an error of whoever writes it.
+fn outlive_signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::hangup(), SignalKind::from_raw(libc::SIGXFSZ)] {
+        // Whoever listens first takes the system's own reaction away for good.
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// Signals that follow the first one within this time are echoes of it.
