@@ -55,6 +55,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         let reload = Reload { arguments: again, settings, set_log, drain: tell };
         reload.at_each_hangup().context("signals cannot be watched")?;
         let app = App::bind(config, drain).await?;
+        outlive_large_files().context("signals cannot be watched")?;
         let stop = stop_signal().context("signals cannot be watched")?;
         anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
     });
@@ -117,6 +118,15 @@ impl Reload {
 
 fn shown(keys: &[&str]) -> String {
     if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+}
+
+/// A file that would become larger than the system allows is an error of whoever writes it, and no reason to end. SIGHUP,
+/// which a terminal sends when it goes away, has a listener.
+fn outlive_large_files() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Whoever listens first takes the system's own reaction away for good.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+    Ok(())
 }
 
 /// Signals that follow the first one within this time are echoes of it.

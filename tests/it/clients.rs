@@ -25,6 +25,7 @@ files! {
     a_plain_grpc_client_is_served: "test_grpc_plain.py",
     a_plain_http_client_is_served: "test_http_plain.py",
     numbers_keep_their_bits: "test_numbers.py",
+    drawn_requests_are_answered_as_by_onnx_runtime: "test_generated.py",
     many_clients_get_their_own_answers: "test_concurrency.py",
     prometheus_client_reads_the_metrics: "test_metrics.py",
     hostile_requests_are_answered_or_refused: "test_hostile_requests.py",

@@ -10,6 +10,9 @@ mod commands;
 mod conformance;
 mod experiments;
 mod explicit;
+// Of Linux: what it injects and looks at is the system's.
+#[cfg(target_os = "linux")]
+mod faults;
 mod floors;
 mod fuzz;
 mod hostile;

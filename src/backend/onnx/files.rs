@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::Mmap;
+use prost::encoding::WireType;
 use sha2::{Digest, Sha256};
 
 use crate::backend::{Artefact, LoadError, Opened};
@@ -202,8 +203,9 @@ fn plausible(first: &[u8]) -> std::io::Result<()> {
         let Ok((field, wire_type)) = prost::encoding::decode_key(&mut rest) else {
             return if rest.len() < 10 { Ok(()) } else { refuse(NO_MODEL) };
         };
-        // ModelProto's fields, with room for those to come.
-        if field > 64 {
+        // ModelProto's fields, with room for those to come; groups are of an older time.
+        let group = matches!(wire_type, WireType::StartGroup | WireType::EndGroup);
+        if field > 64 || group {
             return refuse(NO_MODEL);
         }
         let context = prost::encoding::DecodeContext::default();

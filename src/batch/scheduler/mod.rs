@@ -265,7 +265,12 @@ impl Scheduler {
         sink: Arc<dyn ServableSink>,
     ) -> std::io::Result<Self> {
         let only = instances.first().filter(|first| {
-            first.concurrent() && instances.iter().all(|session| Arc::ptr_eq(session, first))
+            // What runs in a process of its own is what some request may hold up for long. A thread that serves connections
+            // would be held up with it, and not notice that the client goes.
+            let in_this_process = first.worker().is_none();
+            in_this_process
+                && first.concurrent()
+                && instances.iter().all(|session| Arc::ptr_eq(session, first))
         });
         // Waiting for company takes a thread that can wait, and work of low urgency must stay on threads that have it.
         let may = batching.policy.delay_max.is_zero() && urgency == Urgency::Answering;

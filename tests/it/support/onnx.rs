@@ -2,10 +2,16 @@
 //!
 //! Field numbers are those of the ONNX standard (onnx.proto3).
 
-/// `TensorProto.DataType.FLOAT`.
+// `TensorProto.DataType`.
 const FLOAT: u64 = 1;
+pub const INT32: u64 = 6;
+pub const INT64: u64 = 7;
+pub const BOOL: u64 = 9;
 
-/// A graph of FP32 tensors, put together node by node. Names are its wires.
+/// `AttributeProto.AttributeType.GRAPH`.
+const GRAPH: u64 = 5;
+
+/// A graph, put together node by node; its tensors are FP32 unless it is said. Names are its wires.
 #[derive(Default)]
 pub struct Graph(Message);
 
@@ -13,20 +19,39 @@ impl Graph {
     /// An input; `None` is an open dimension.
     #[must_use]
     pub fn input(self, name: &str, dims: &[Option<u64>]) -> Self {
-        Self(self.0.message(11, value(name, dims)))
+        self.input_of(FLOAT, name, dims)
+    }
+
+    /// An input of another element type.
+    #[must_use]
+    pub fn input_of(self, element: u64, name: &str, dims: &[Option<u64>]) -> Self {
+        Self(self.0.message(11, value(element, name, dims)))
     }
 
     /// An output; `None` is an open dimension.
     #[must_use]
     pub fn output(self, name: &str, dims: &[Option<u64>]) -> Self {
-        Self(self.0.message(12, value(name, dims)))
+        self.output_of(FLOAT, name, dims)
+    }
+
+    /// An output of another element type.
+    #[must_use]
+    pub fn output_of(self, element: u64, name: &str, dims: &[Option<u64>]) -> Self {
+        Self(self.0.message(12, value(element, name, dims)))
     }
 
     /// A constant of that shape.
     #[must_use]
     pub fn constant(self, name: &str, dims: &[u64], values: &[f32]) -> Self {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self(self.0.message(5, constant(name, dims, &data)))
+        Self(self.0.message(5, constant(FLOAT, name, dims, &data)))
+    }
+
+    /// A constant of INT64 of that shape.
+    #[must_use]
+    pub fn integers(self, name: &str, dims: &[u64], values: &[i64]) -> Self {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self(self.0.message(5, constant(INT64, name, dims, &data)))
     }
 
     /// An operator without attributes.
@@ -34,6 +59,24 @@ impl Graph {
     pub fn node(self, operator: &str, inputs: &[&str], output: &str) -> Self {
         let node = inputs.iter().fold(Message::default(), |node, input| node.text(1, input));
         Self(self.0.message(1, node.text(2, output).text(4, operator)))
+    }
+
+    /// A loop that runs as often as the wire `count` says, and negates `from` each time; the last result is `to`.
+    #[must_use]
+    pub fn negating_loop(self, count: &str, from: &str, to: &str) -> Self {
+        let body = Self::default()
+            .input_of(INT64, "step", &[])
+            .input_of(BOOL, "go_on", &[])
+            .input("before", &[None])
+            .output_of(BOOL, "goes_on", &[])
+            .output("after", &[None])
+            .node("Identity", &["go_on"], "goes_on")
+            .node("Neg", &["before"], "after");
+        let attribute =
+            Message::default().text(1, "body").message(6, body.0.text(2, "body")).number(20, GRAPH);
+        // Nothing but the count ends it.
+        let node = [count, "", from].iter().fold(Message::default(), |node, input| node.text(1, input));
+        Self(self.0.message(1, node.text(2, to).text(4, "Loop").message(5, attribute)))
     }
 
     /// Fully connected layers of the given widths from wire `from` to wire `to`, with random weights from `seed`
@@ -68,7 +111,7 @@ impl Graph {
     }
 }
 
-fn value(name: &str, dims: &[Option<u64>]) -> Message {
+fn value(element: u64, name: &str, dims: &[Option<u64>]) -> Message {
     let shape = dims.iter().fold(Message::default(), |shape, dim| {
         shape.message(
             1,
@@ -78,13 +121,13 @@ fn value(name: &str, dims: &[Option<u64>]) -> Message {
             },
         )
     });
-    let tensor = Message::default().number(1, FLOAT).message(2, shape);
+    let tensor = Message::default().number(1, element).message(2, shape);
     Message::default().text(1, name).message(2, Message::default().message(1, tensor))
 }
 
-fn constant(name: &str, dims: &[u64], data: &[u8]) -> Message {
+fn constant(element: u64, name: &str, dims: &[u64], data: &[u8]) -> Message {
     let tensor = dims.iter().fold(Message::default(), |tensor, dim| tensor.number(1, *dim));
-    tensor.number(2, FLOAT).text(8, name).bytes(9, data)
+    tensor.number(2, element).text(8, name).bytes(9, data)
 }
 
 /// A protobuf message in the making.

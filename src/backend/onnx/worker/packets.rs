@@ -126,8 +126,11 @@ mod tests {
         io::Write::write_all(&mut temporary, b"weights").unwrap();
         io::Seek::rewind(&mut temporary).unwrap();
         let long = ToWorker::Data { location: "x".repeat(200_000) };
-        send(a.as_fd(), &long, Some(temporary.as_fd())).unwrap();
-        send(a.as_fd(), &ToWorker::Stop { number: 1, call: 2 }, None).unwrap();
+        // More than the system keeps until it is received.
+        let sending = std::thread::spawn(move || {
+            send(a.as_fd(), &long, Some(temporary.as_fd())).unwrap();
+            send(a.as_fd(), &ToWorker::Stop { number: 1, call: 2 }, None).unwrap();
+        });
         let (message, file) = receive::<ToWorker>(b.as_fd()).unwrap().unwrap();
         assert!(matches!(message, ToWorker::Data { location } if location.len() == 200_000));
         let mut text = String::new();
@@ -135,7 +138,7 @@ mod tests {
         assert_eq!(text, "weights");
         let (message, file) = receive::<ToWorker>(b.as_fd()).unwrap().unwrap();
         assert!(matches!(message, ToWorker::Stop { number: 1, call: 2 }) && file.is_none());
-        drop(a);
+        sending.join().unwrap();
         assert!(receive::<ToWorker>(b.as_fd()).unwrap().is_none());
     }
 }
