@@ -110,12 +110,16 @@ impl Port {
     {
         let mut tasks = JoinSet::new();
         let mut draining = drain.clone();
-        let mut refusals = Refusals::default();
+        let (mut refusals, mut failures) = (Told::default(), Told::default());
         let mut take = |tasks: &mut JoinSet<()>, stream: TcpStream, peer| {
             if self.connections.open() >= connections_max {
                 // Closing tells a client at once; one that is not accepted would wait in the dark.
                 drop(stream);
-                return refusals.count(connections_max);
+                return refusals.tell(|count| {
+                    tracing::warn!(
+                        "closed {count} new connections: there are {connections_max}, which is --max-connections"
+                    );
+                });
             }
             // Small answers must not wait for more.
             let _ = stream.set_nodelay(true);
@@ -133,7 +137,7 @@ impl Port {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => take(&mut tasks, stream, peer),
                     Err(error) => {
-                        tracing::warn!("a connection was not accepted: {error}");
+                        failures.tell(|count| tracing::warn!("{count} connections were not accepted: {error}"));
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -153,25 +157,23 @@ impl Port {
     }
 }
 
-/// Connections that were closed because there were too many, told of once in a while.
+/// What happens again and again, told of once in a while.
 #[derive(Default)]
-struct Refusals {
+struct Told {
     count: u64,
-    told: Option<Instant>,
+    last: Option<Instant>,
 }
 
-impl Refusals {
-    const TOLD_EVERY: Duration = Duration::from_secs(10);
+impl Told {
+    const EVERY: Duration = Duration::from_secs(10);
 
-    fn count(&mut self, connections_max: usize) {
+    /// It happened once more. `tell` is given how often since it was told last.
+    fn tell(&mut self, tell: impl FnOnce(u64)) {
         self.count += 1;
         let now = Instant::now();
-        if self.told.is_none_or(|told| now - told >= Self::TOLD_EVERY) {
-            let refused = std::mem::take(&mut self.count);
-            self.told = Some(now);
-            tracing::warn!(
-                "closed {refused} new connections: there are {connections_max}, which is --max-connections"
-            );
+        if self.last.is_none_or(|last| now - last >= Self::EVERY) {
+            self.last = Some(now);
+            tell(std::mem::take(&mut self.count));
         }
     }
 }

@@ -86,7 +86,7 @@ pub struct Settings {
     #[arg(long, env = "WEIR_LOAD_THREADS", value_name = "N")]
     pub load_threads: Option<usize>,
 
-    /// Seconds of processor time that trying a model may take before it is served, and one more for each 4 MiB of its files; one that takes longer is not served [default: 3]
+    /// Seconds of processor time that opening a model may take, and one more for each 4 MiB of its files; one that takes longer is not served [default: 3]
     #[arg(long, env = "WEIR_LOAD_SECONDS_MAX", value_name = "SECONDS")]
     pub load_seconds_max: Option<u64>,
 

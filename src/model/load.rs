@@ -70,6 +70,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     model.passed().map_err(|e| e.presentable().0)?;
     let (rehearsal, padding) = (rehearsed?, padding?);
     drop(trial);
+    let suited = !matches!(rehearsal, Rehearsal::Unanswered);
     let reasons = reasons_for_isolation(&*model, &completed, rehearsal);
     let apart = match config.isolation {
         Isolation::Auto => !reasons.is_empty(),
@@ -85,7 +86,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
     if session.worker().is_some() && !reasons.is_empty() {
         tracing::info!(model = %id, "it runs in a process of its own: {}", reasons.join(", "));
     }
-    let costs = warm_up(&id, config, &completed, &instances)?;
+    let costs = warm_up(&id, config, &completed, &instances, suited)?;
     let in_signature = |graph: &[usize]| {
         graph.iter().filter_map(|g| completed.graph_outputs.iter().position(|o| o == g)).collect()
     };
@@ -238,12 +239,13 @@ fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) ->
     Ok(if answered { Rehearsal::Answered { peak_bytes } } else { Rehearsal::Unanswered })
 }
 
-/// Warms every session, and learns from them what calls cost.
+/// Warms every session, with made-up data only where it is known to suit the model, and learns from them what calls cost.
 fn warm_up(
     id: &ServableId,
     config: &ModelConfig,
     completed: &Completed,
     instances: &[Arc<dyn Session>],
+    made_up_suits: bool,
 ) -> Result<Costs, String> {
     let costs = Costs::new(completed.batching.rows_max);
     let mut warmed: Vec<*const ()> = Vec::new();
@@ -254,7 +256,7 @@ fn warm_up(
         }
         warmed.push(address);
         let mut measured = warmup::run_samples(&**session, completed, &config.warmup)?;
-        if config.warmup.is_empty() {
+        if config.warmup.is_empty() && made_up_suits {
             let made_up = warmup::run_default(&**session, completed);
             if let Some(reason) = made_up.failure {
                 tracing::debug!(model = %id, "the default warm-up does not suit this model: {reason}");

@@ -286,13 +286,16 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("--write-seconds", "closed", "a_client_that_does_not_read_its_answers_is_hung_up_on"),
     ("--idle-seconds", "closed", "connections_that_rest_too_long_are_ended_gently"),
     ("--ping-seconds", "closed", "who_says_hello_too_slowly_or_half_a_head_is_hung_up_on"),
+    ("--max-model-bytes", "UNAVAILABLE", "a_version_whose_files_are_too_large_is_unavailable"),
+    ("--max-output-bytes", "400", "outputs_beyond_the_limit_are_refused_and_the_worker_goes_on"),
     ("--connection-seconds-max", "closed", "connections_that_grow_old_are_ended_after_their_requests"),
 ];
 
 #[test]
 fn inv_04_every_limit_has_its_test() {
     let hostile = ["connections", "grpc", "http1", "http2", "json"].map(|file| format!("hostile/{file}.rs"));
-    let tests = ["limits.rs".to_owned(), "lifecycle.rs".to_owned()]
+    let tests = ["limits.rs", "lifecycle.rs", "isolation.rs"]
+        .map(str::to_owned)
         .into_iter()
         .chain(hostile)
         .map(|file| std::fs::read_to_string(project("tests/it").join(file)).unwrap())

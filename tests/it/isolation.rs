@@ -104,7 +104,7 @@ fn outputs_beyond_the_limit_are_refused_and_the_worker_goes_on() {
     let before = workers(&weir);
     for _ in 0..3 {
         let message = weir.infer("m", &wide(100_000)).error(400);
-        assert!(message.contains("--max-output-bytes"), "{message}");
+        assert!(message.contains("--max-output-bytes"), "{}", &message[..message.len().min(300)]);
         weir.infer("m", &wide(10)).expect(200);
     }
     assert_eq!(workers(&weir), before, "nothing ended");
@@ -122,4 +122,13 @@ fn a_version_that_is_unloaded_leaves_no_process() {
         assert!(std::time::Instant::now() < until, "it lives on");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_version_whose_files_are_too_large_is_unavailable() {
+    let repository = Repository::new();
+    repository.write("m/1/model.onnx", harmless());
+    let weir = Weir::start(&repository, &["--max-model-bytes", "50"]);
+    let (state, reason) = weir.state("m");
+    assert!(state == "UNAVAILABLE" && reason.contains("larger than 50 bytes"), "{reason}");
 }

@@ -118,10 +118,11 @@ pub struct Files {
 }
 
 impl Files {
-    /// Reads the model file. Errors: it is no regular file of its own, too large, or was changed while it was read.
-    pub fn model(artefact: &Artefact) -> Result<(Arc<Blob>, [u8; 32]), LoadError> {
+    /// Reads the model file, of `bytes_max` at the most. Errors: it is no regular file of its own, too large, or was changed while it was read.
+    pub fn model(artefact: &Artefact, bytes_max: u64) -> Result<(Arc<Blob>, [u8; 32]), LoadError> {
         let refused = |why: String| LoadError(format!("the model file {why}"));
-        let opened = artefact.open(MODEL_BYTES_MAX).map_err(|outside| refused(outside.to_string()))?;
+        let opened =
+            artefact.open(bytes_max.min(MODEL_BYTES_MAX)).map_err(|outside| refused(outside.to_string()))?;
         let mut seen = false;
         read(opened, |first| if std::mem::replace(&mut seen, true) { Ok(()) } else { plausible(first) })
             .map_err(|e| refused(e.to_string()))

@@ -18,7 +18,7 @@ pub const WORKER_ARGUMENT: &str = "worker";
 /// What loading and serving a model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {
-    /// Seconds of processor time for a trial; one more for each [`BYTES_PER_SECOND`] of files.
+    /// Seconds of processor time for opening a model; one more for each [`BYTES_PER_SECOND`] of files.
     pub seconds: u64,
     /// Bytes of memory for a trial, and for a worker that serves; [`MEMORY_FACTOR`] times the files' size more.
     pub trial_bytes: u64,
@@ -109,7 +109,7 @@ impl Loader for OnnxLoader {
         device: &Device,
         options: &SessionOptions,
     ) -> Result<Box<dyn Model>, LoadError> {
-        let (model, hash) = Files::model(artefact)?;
+        let (model, hash) = Files::model(artefact, self.files_bytes)?;
         #[cfg(target_os = "linux")]
         if let Some(Workers { program, limits, ordinary }) = &self.workers {
             let named = (*model).as_ref().len() as u64;

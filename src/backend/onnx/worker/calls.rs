@@ -18,6 +18,9 @@ const SPIN: Duration = Duration::from_micros(20);
 /// How often a caller that waits looks whether the worker still lives and the call is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a call that was asked to end by itself may take for it.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A region that grew beyond this is given up after the call: it was one large request, and many slots may have one.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
@@ -40,8 +43,8 @@ pub struct Slot {
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     pub output_bytes_max: usize,
-    /// The process is ended then.
-    pub until: Option<Instant>,
+    /// A call that takes longer is ended, and a second later the process.
+    pub call_max: Option<Duration>,
 }
 
 impl Slot {
@@ -110,6 +113,8 @@ impl Slot {
         bounds: Bounds,
     ) -> Result<Vec<Tensor>, RunError> {
         let mut spin = if self.short { SPIN } else { Duration::ZERO };
+        let started = Instant::now();
+        let late = |by: Duration| bounds.call_max.is_some_and(|most| started.elapsed() >= most + by);
         let mut asked_to_stop = false;
         loop {
             match self.region.wait_while(State::Asked, std::mem::take(&mut spin), LOOK) {
@@ -132,15 +137,15 @@ impl Slot {
                     false => RunError::Crashed(format!("the model's process ended while it ran this: {how}")),
                 });
             }
-            if stop.is_asked() && !asked_to_stop {
+            if (stop.is_asked() || late(Duration::ZERO)) && !asked_to_stop {
                 asked_to_stop = true;
                 process.tell(&ToWorker::Stop { number: self.number, call: self.calls }, None);
             }
             if stop.is_forced() {
                 process.kill("a call did not end in time");
             }
-            if bounds.until.is_some_and(|until| until <= Instant::now()) {
-                process.kill("a call took too long");
+            if late(GRACE) {
+                process.kill("a call took too long and could not be ended");
             }
         }
     }

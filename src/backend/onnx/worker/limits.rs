@@ -42,6 +42,9 @@ fn set(resource: Resource, value: u64) {
     let _ = setrlimit(resource, Rlimit { current: Some(value), maximum });
 }
 
+/// How a worker ended that somebody killed without a word to us.
+pub const KILLED: &str = "it was ended by SIGKILL";
+
 /// How a worker ended, in words for operators and clients.
 pub fn described(status: ExitStatus, limits: Limits) -> String {
     use std::os::unix::process::ExitStatusExt;
@@ -52,7 +55,7 @@ pub fn described(status: ExitStatus, limits: Limits) -> String {
         Some(6) => "SIGABRT",
         Some(7) => "SIGBUS",
         Some(8) => "SIGFPE",
-        Some(9) => "SIGKILL",
+        Some(9) => return KILLED.to_owned(),
         Some(11) => "SIGSEGV",
         Some(24) => return format!("it took more than {} seconds of processor time", limits.seconds),
         Some(other) => return format!("it was ended by signal {other}"),

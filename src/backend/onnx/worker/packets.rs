@@ -23,7 +23,7 @@ pub enum ToWorker {
     Data { location: String },
     /// Everything is there: open a session.
     Open { device: Device, options: SessionOptions },
-    /// The trial is over.
+    /// Opening is over: time counts no more, and this is what memory may be from now on.
     Serve { memory_bytes: u64 },
     /// The memory for a slot's calls is beside it; for a slot that is there, instead of what it had.
     Slot { number: usize },
@@ -34,7 +34,7 @@ pub enum ToWorker {
 /// What a worker may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Seconds of processor time until it serves.
+    /// Seconds of processor time until a session is open.
     pub seconds: u64,
     pub memory_bytes: u64,
 }

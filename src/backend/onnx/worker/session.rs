@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::calls::Bounds;
+use super::limits::KILLED;
 use super::packets::ToWorker;
 use super::process::Process;
 use super::starting::{Again, Starting};
@@ -16,6 +17,10 @@ use crate::tensor::Tensor;
 /// first waits for nothing: whoever comes after a request that ended the worker should not notice.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a call of a trial may take. One that takes longer says nothing of the model but that it is slow, and the trial
+/// is over.
+const TRIAL_CALL_MAX: Duration = Duration::from_secs(10);
 
 /// How long a call waits for a worker that is being started.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,14 +37,16 @@ struct Inner {
     restarts: AtomicU64,
     /// Whether a call was answered since the worker was started last.
     answered: AtomicBool,
+    /// Whether a call of the trial did not come to an end: further ones would not either.
+    spent: AtomicBool,
 }
 
 struct Standing {
     process: Option<Arc<Process>>,
     /// Why there is none.
     down: String,
-    /// The trial's end; `None` once it is served: then the worker is started again when it ends.
-    trial: Option<Instant>,
+    /// Until it is served: from then on the worker is started again when it ends.
+    trial: bool,
     closing: bool,
 }
 
@@ -51,7 +58,6 @@ impl Isolated {
         again: Again,
         output_bytes_max: usize,
     ) -> Result<Self, LoadError> {
-        let trial = starting.until();
         let (child, process) = take(starting, &again)?;
         let inner = Arc::new(Inner {
             again,
@@ -60,12 +66,13 @@ impl Isolated {
             state: Mutex::new(Standing {
                 process: Some(Arc::clone(&process)),
                 down: String::new(),
-                trial: Some(trial),
+                trial: true,
                 closing: false,
             }),
             changed: Condvar::new(),
             restarts: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
         });
         let watched = Arc::clone(&inner);
         std::thread::Builder::new()
@@ -87,7 +94,7 @@ impl Isolated {
     /// The trial is over: time counts no more, and the worker is started again when it ends.
     pub fn serve(&self) {
         let mut state = self.0.lock();
-        state.trial = None;
+        state.trial = false;
         if let Some(process) = &state.process {
             process.tell(&self.0.serving(), None);
         }
@@ -133,7 +140,7 @@ impl Inner {
             state.process = None;
             state.down = how;
             self.changed.notify_all();
-            if state.closing || state.trial.is_some() {
+            if state.closing || state.trial {
                 return;
             }
             tracing::warn!("a model's process ended: {}; it is started again", state.down);
@@ -171,14 +178,14 @@ impl Inner {
         }
     }
 
-    /// The process and when it must be done, if it is on trial. Waits for one that is being started.
-    fn process(&self, stop: &Stop) -> Result<(Arc<Process>, Option<Instant>), RunError> {
+    /// The process, and whether it is on trial. Waits for one that is being started.
+    fn process(&self, stop: &Stop) -> Result<(Arc<Process>, bool), RunError> {
         let until = Instant::now() + PATIENCE;
         let mut state = self.lock();
         loop {
             match &state.process {
                 Some(process) if process.ended().is_none() => return Ok((Arc::clone(process), state.trial)),
-                None if state.trial.is_some() || state.closing => {
+                None if state.trial || state.closing => {
                     return Err(RunError::Unavailable(format!(
                         "the model's process has ended: {}",
                         state.down
@@ -211,19 +218,36 @@ impl Session for Isolated {
         outputs: &[usize],
         stop: &Stop,
     ) -> Result<Vec<Tensor>, RunError> {
-        let (process, until) = self.0.process(stop)?;
-        let mut slot = process.slot().map_err(|e| {
-            RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
-        })?;
-        let bounds = Bounds { output_bytes_max: self.0.output_bytes_max, until };
-        let answer = slot.call(&process, inputs, outputs, stop, bounds);
-        if process.ended().is_none() {
-            process.give_back(slot);
+        let mut lost = false;
+        loop {
+            let (process, trial) = self.0.process(stop)?;
+            if trial && self.0.spent.load(Ordering::Relaxed) {
+                return Err(RunError::Stopped("a call before did not come to an end".to_owned()));
+            }
+            let mut slot = process.slot().map_err(|e| {
+                RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
+            })?;
+            let bounds = Bounds {
+                output_bytes_max: self.0.output_bytes_max,
+                call_max: trial.then_some(TRIAL_CALL_MAX),
+            };
+            let answer = slot.call(&process, inputs, outputs, stop, bounds);
+            let ended = process.ended();
+            if ended.is_none() {
+                process.give_back(slot);
+            }
+            match &answer {
+                Ok(_) => self.0.answered.store(true, Ordering::Relaxed),
+                Err(RunError::Stopped(_)) if trial => self.0.spent.store(true, Ordering::Relaxed),
+                // Whoever killed it, maybe for want of memory, did not mean this call; if it did, once more tells.
+                Err(RunError::Crashed(_)) if !trial && !lost && ended == Some(KILLED) => {
+                    lost = true;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            return answer;
         }
-        if answer.is_ok() {
-            self.0.answered.store(true, Ordering::Relaxed);
-        }
-        answer
     }
 
     fn concurrent(&self) -> bool {

@@ -114,14 +114,13 @@ impl Starting {
         }
         self.send(&ToWorker::Open { device: device.clone(), options: options.clone() }, None)?;
         match self.receive()? {
-            ToServer::Opened(graph) => Ok(graph),
+            ToServer::Opened(graph) => {
+                // From here on each call is bounded, by the clock; memory still is that of a trial.
+                self.send(&ToWorker::Serve { memory_bytes: self.limits.memory_bytes }, None)?;
+                Ok(graph)
+            }
             other => Err(self.unexpected(other)),
         }
-    }
-
-    /// How long the trial may still take.
-    pub fn until(&self) -> Instant {
-        self.until
     }
 
     fn unexpected(&mut self, message: ToServer) -> LoadError {
