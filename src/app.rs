@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::control::{self as control_api, ControlApi, ControlPort};
 use crate::api::grpc::Services;
-use crate::api::{Drain, Gateway, Port, WireLimits, Workers, http};
+use crate::api::{Drain, Gateway, Port, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::cache::ResponseCache;
-use crate::config::Config;
+use crate::config::{Config, DrainTimes};
 use crate::control::{
     Control, ControlConfig, Followers, Following, Foundations, Summary, Tallies, check_routes, open_state,
 };
@@ -25,9 +26,6 @@ use crate::model::{Servable, VersionState};
 use crate::monitor::{Monitor, Readings};
 use crate::serve::{Admission, Phase, Pipeline, Readiness, Table};
 use crate::tensor::{ANY, DataType};
-
-/// Requests of one inference stream that run at once: enough to fill a batch, few enough for one client.
-const STREAM_REQUESTS_MAX: usize = 64;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +58,7 @@ pub enum Ended {
 /// A server with its ports bound.
 pub struct App {
     config: Config,
+    drain_times: watch::Receiver<DrainTimes>,
     runtime_version: String,
     ports: Ports,
     workers: Arc<Workers>,
@@ -89,7 +88,8 @@ pub struct Addresses {
 
 impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    /// `drain` tells how long its end may take, when it comes to that.
+    pub async fn bind(config: Config, drain: watch::Receiver<DrainTimes>) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
         let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
@@ -111,7 +111,7 @@ impl App {
         let routes = check_routes(&config.routes.path, config.routes.named).map_err(StartError::Routes)?;
         let following = Following { settle: config.settle, routes };
         let table = Arc::new(Table::default());
-        let admission = Admission::new(config.requests_in_flight_max);
+        let admission = Admission::new(config.requests_in_flight_max, config.bytes_in_flight_max);
         let cache = Arc::new(ResponseCache::new(config.response_cache_bytes));
         let governing = ControlConfig {
             models: config.models.clone(),
@@ -139,21 +139,38 @@ impl App {
             measuring,
             readiness: Arc::new(Readiness::new(config.ready_when.clone(), Arc::clone(&table))),
             server_name: config.server_name.clone(),
-            limits: WireLimits {
-                message_bytes_max: config.message_bytes_max,
-                streams_max: config.streams_max,
-                stream_requests_max: STREAM_REQUESTS_MAX,
-            },
+            limits: config.wire,
         });
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
         let watched = Watched { table, admission, cache };
-        Ok(Self { config, runtime_version, ports, workers, gateway, watched, control, following })
+        let drain_times = drain;
+        Ok(Self {
+            config,
+            drain_times,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            watched,
+            control,
+            following,
+        })
     }
 
     /// Serves until `stop` is done, then drains. Tells `out` where it listens and what it loaded.
     pub async fn run(self, stop: impl Future<Output = ()>, out: &mut dyn Write) -> Result<Ended, StartError> {
-        let Self { config, runtime_version, ports, workers, gateway, watched, control, following } = self;
+        let Self {
+            config,
+            drain_times,
+            runtime_version,
+            ports,
+            workers,
+            gateway,
+            watched,
+            control,
+            following,
+        } = self;
         let unreadable = |reason| StartError::Repository { path: config.models.clone(), reason };
         let work = control.announce().map_err(unreadable)?;
         let addresses = Addresses {
@@ -190,10 +207,11 @@ impl App {
         stop_loading.store(true, Ordering::Relaxed);
         gateway.readiness.enter(Phase::Draining);
         tracing::info!(in_flight = watched.admission.in_flight(), "draining");
-        tokio::time::sleep(config.drain_delay).await;
+        let times = *drain_times.borrow();
+        tokio::time::sleep(times.delay).await;
         begin_drain.send_replace(true);
         let all_done = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(config.drain, all_done).await.is_err() {
+        if tokio::time::timeout(times.most, all_done).await.is_err() {
             tracing::warn!(
                 in_flight = watched.admission.in_flight(),
                 "requests were cut off: --drain-seconds is over"
@@ -246,24 +264,26 @@ fn serve(
             monitor.render(&watched.readings(open))
         })
     };
+    let limits = gateway.limits;
+    let most = limits.connections_max;
     let http = Arc::clone(gateway);
-    tasks.spawn(ports.http.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.http.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
         http::serve(Arc::clone(&http), accepted, drain)
     }));
     let services = Arc::new(Services::new(gateway));
-    tasks.spawn(ports.grpc.accept(Arc::clone(workers), drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.grpc.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
         Arc::clone(&services).serve(accepted, drain)
     }));
     // Whoever asks for metrics or changes what is live must not hold predictions up.
     let aside = Arc::new(Workers::current());
     if let Some(port) = ports.metrics {
-        tasks.spawn(port.accept(Arc::clone(&aside), drain.clone(), move |accepted, drain| {
-            http::serve_metrics(Arc::clone(&render), accepted, drain)
+        tasks.spawn(port.accept(Arc::clone(&aside), most, drain.clone(), move |accepted, drain| {
+            http::serve_metrics(Arc::clone(&render), limits, accepted, drain)
         }));
     }
     if let Some(port) = ports.control {
         let (gateway, services) = (Arc::clone(gateway), Arc::new(Services::of_control(gateway)));
-        tasks.spawn(port.accept(aside, drain.clone(), move |accepted, drain| {
+        tasks.spawn(port.accept(aside, most, drain.clone(), move |accepted, drain| {
             control_api::serve(Arc::clone(&gateway), Arc::clone(&services), accepted, drain)
         }));
     }
@@ -316,6 +336,7 @@ impl Watched {
             ready,
             shares,
             in_flight: self.admission.in_flight(),
+            bytes_in_flight: self.admission.bytes_in_flight(),
             connections,
             cache: self.cache.usage(),
         }

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A body or message over the limit.
     TooLarge,
+    /// A body that comes too slowly, or not at all.
+    TooSlow,
     /// A body in a coding that this server does not read.
     UnsupportedEncoding,
     /// Our fault, or the model's.

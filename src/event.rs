@@ -78,6 +78,7 @@ impl From<ErrorKind> for Outcome {
             // A prediction never conflicts with anything; only changes do.
             ErrorKind::InvalidArgument
             | ErrorKind::TooLarge
+            | ErrorKind::TooSlow
             | ErrorKind::UnsupportedEncoding
             | ErrorKind::Conflict
             | ErrorKind::Stale => Self::InvalidArgument,

@@ -32,6 +32,16 @@ pub enum Inputs {
     Raw(Bytes),
 }
 
+impl Inputs {
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Named(inputs) => inputs.iter().map(|input| input.tensor.data().len()).sum(),
+            Self::Raw(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// An output that a client asks for.
 #[derive(Debug, Clone)]
 pub struct RequestedOutput {

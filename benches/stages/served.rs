@@ -111,7 +111,7 @@ impl Served {
     }
 
     pub fn pipeline(&self) -> Pipeline {
-        Pipeline::new(Arc::clone(&self.table), Admission::new(8192), Arc::clone(&self.sink))
+        Pipeline::new(Arc::clone(&self.table), Admission::new(8192, 1 << 30), Arc::clone(&self.sink))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use smallvec::SmallVec;
-use weir::api::convert::{Written, encode, grpc, json, write_request, write_response};
+use weir::api::convert::{RequestLimits, Written, encode, grpc, json, write_request, write_response};
 use weir::id::{ModelName, ServableId, Version};
 use weir::infer::{InferRequest, InferResponse, InputTensor, OutputTensor, RouteReason};
 use weir::proto::inference as pb;
@@ -50,11 +50,11 @@ impl Wire {
     }
 
     pub fn decode_json(&self) -> InferRequest {
-        json::parse(MODEL, &self.json, self.json.len()).unwrap().into_parts().0
+        json::parse(MODEL, &self.json, self.json.len(), &RequestLimits::default()).unwrap().into_parts().0
     }
 
     pub fn decode_binary(&self) -> InferRequest {
-        json::parse(MODEL, &self.binary, self.binary_head).unwrap().into_parts().0
+        json::parse(MODEL, &self.binary, self.binary_head, &RequestLimits::default()).unwrap().into_parts().0
     }
 }
 
@@ -92,9 +92,9 @@ pub fn encode_grpc(response: &InferResponse) -> SmallVec<[Bytes; 2]> {
 }
 
 pub fn encode_json(response: &InferResponse) -> Written {
-    write_response(response, None, |_| false).unwrap()
+    write_response(response, None, usize::MAX, |_| false).unwrap()
 }
 
 pub fn encode_binary(response: &InferResponse) -> Written {
-    write_response(response, None, |_| true).unwrap()
+    write_response(response, None, usize::MAX, |_| true).unwrap()
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
+use super::incoming::BodyError;
 use crate::error::{ErrorKind, ServeError};
 
 /// A body that arrives in pieces, whatever brings it.
@@ -73,7 +74,10 @@ impl Landing {
 }
 
 /// A body that ended early was given up by its client; any other fault in it is the client's mistake.
-fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
+pub fn broken_body(error: &(dyn std::error::Error + 'static)) -> ServeError {
+    if let Some(slow @ BodyError::TooSlow(_)) = error.downcast_ref() {
+        return ServeError::new(ErrorKind::TooSlow, slow.to_string());
+    }
     let gone = std::iter::successors(Some(error), |error| error.source()).any(|error| {
         let http = error.downcast_ref::<hyper::Error>();
         let http2 = error.downcast_ref::<h2::Error>();

@@ -5,12 +5,11 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -65,50 +64,12 @@ impl Drain {
     }
 }
 
-/// Whether a connection has brought a request yet.
-#[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<AtomicBool>);
-
-impl Heard {
-    pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// How long a connection that has brought no request may take to bring one when the drain begins.
-const SILENCE_MAX: Duration = Duration::from_millis(200);
-
-/// Drives a connection to its end. Once the drain begins, it ends after the requests in flight; one that never
-/// brought any has nothing to end after, and is dropped.
-///
-/// `shut_down` tells it to end after them.
-pub fn drive<C>(
-    connection: C,
-    shut_down: fn(Pin<&mut C>),
-    heard: Heard,
-    mut drain: Drain,
-) -> Pin<Box<dyn Future<Output = ()> + Send>>
-where
-    C: Future<Output: Send> + Send + 'static,
-{
-    Box::pin(async move {
-        tokio::pin!(connection);
-        // A connection that breaks is the client's affair: its requests are dropped, which cancels them.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = drain.begun() => {}
-        }
-        shut_down(connection.as_mut());
-        let ended = tokio::time::timeout(SILENCE_MAX, connection.as_mut()).await;
-        if ended.is_err() && heard.0.load(Ordering::Relaxed) {
-            let _ = connection.await;
-        }
-    })
-}
+pub const SILENCE_MAX: Duration = Duration::from_millis(200);
 
 /// A connection that was accepted, and who is at its other end.
 pub struct Accepted {
-    pub io: TokioIo<TcpStream>,
+    pub stream: TcpStream,
     pub peer: SocketAddr,
 }
 
@@ -141,29 +102,36 @@ impl Port {
     /// Accepts until the drain begins, then waits for the connections to end.
     ///
     /// `serve` answers on one connection, on one of `workers`; it watches `drain` too, and ends after the requests in
-    /// flight. Dropping the future cuts off whatever is left.
-    pub async fn accept<S, F>(self, workers: Arc<Workers>, drain: Drain, serve: S)
+    /// flight. Connections above `connections_max` are closed at once. Dropping the future cuts off whatever is left.
+    pub async fn accept<S, F>(self, workers: Arc<Workers>, connections_max: usize, drain: Drain, serve: S)
     where
         S: Fn(Accepted, Drain) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
         let mut draining = drain.clone();
+        let mut refusals = Refusals::default();
+        let mut take = |tasks: &mut JoinSet<()>, stream: TcpStream, peer| {
+            if self.connections.open() >= connections_max {
+                // Closing tells a client at once; one that is not accepted would wait in the dark.
+                drop(stream);
+                return refusals.count(connections_max);
+            }
+            // Small answers must not wait for more.
+            let _ = stream.set_nodelay(true);
+            let open = self.connections.enter();
+            let (serve, drain) = (serve.clone(), drain.clone());
+            workers.serve(tasks, async move {
+                if let Ok(stream) = moved(stream) {
+                    serve(Accepted { stream, peer }, drain).await;
+                }
+                drop(open);
+            });
+        };
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        // Small answers must not wait for more.
-                        let _ = stream.set_nodelay(true);
-                        let open = self.connections.enter();
-                        let (serve, drain) = (serve.clone(), drain.clone());
-                        workers.serve(&mut tasks, async move {
-                            if let Ok(stream) = moved(stream) {
-                                serve(Accepted { io: TokioIo::new(stream), peer }, drain).await;
-                            }
-                            drop(open);
-                        });
-                    }
+                    Ok((stream, peer)) => take(&mut tasks, stream, peer),
                     Err(error) => {
                         tracing::warn!("a connection was not accepted: {error}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -173,8 +141,38 @@ impl Port {
             }
             while tasks.try_join_next().is_some() {}
         }
+        // What the system has accepted for us already may hold requests, and would be reset with the port.
+        for _ in 0..WAITING_MAX {
+            match self.listener.accept().now_or_never() {
+                Some(Ok((stream, peer))) => take(&mut tasks, stream, peer),
+                Some(Err(_)) | None => break,
+            }
+        }
         drop(self.listener);
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Connections that were closed because there were too many, told of once in a while.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Refusals {
+    const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+    fn count(&mut self, connections_max: usize) {
+        self.count += 1;
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now - told >= Self::TOLD_EVERY) {
+            let refused = std::mem::take(&mut self.count);
+            self.told = Some(now);
+            tracing::warn!(
+                "closed {refused} new connections: there are {connections_max}, which is --max-connections"
+            );
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::control::ControlApi;
+use super::limits::WireLimits;
 use crate::error::{ErrorKind, ServeError, excerpt};
 use crate::id::{Version, is_label};
 use crate::infer::{RequestKeys, VersionPin};
@@ -14,17 +15,6 @@ use crate::monitor::{BatchTotals, Monitor, Total, Totals};
 use crate::proto::inference as pb;
 use crate::serve::{ModelEntry, Pipeline, Readiness};
 use crate::tensor::{Signature, TensorSpec};
-
-/// Limits on what comes over the wire.
-#[derive(Debug, Clone, Copy)]
-pub struct WireLimits {
-    /// Bytes of a body or message, before and after decompression.
-    pub message_bytes_max: usize,
-    /// Streams at once on one HTTP/2 connection.
-    pub streams_max: u32,
-    /// Requests of one inference stream that run at once.
-    pub stream_requests_max: usize,
-}
 
 /// Everything that the wire stands in front of.
 pub struct Gateway {

@@ -19,6 +19,7 @@ pub fn codes(kind: ErrorKind) -> (StatusCode, Code) {
         ErrorKind::Stale => (StatusCode::PRECONDITION_FAILED, Code::Aborted),
         ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
         ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument),
+        ErrorKind::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::InvalidArgument),
         ErrorKind::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
     }

@@ -1,6 +1,6 @@
 //! Ends session calls that nobody waits for any more, or that take too long.
 //!
-//! Always: a call is first asked to end, which ONNX Runtime does between two operators, and forced a second later, which
+//! Always: a call is first asked to end, which ONNX Runtime does between two operators, and forced half a second later, which
 //! a worker process can be. So its place is free again within two seconds, unless it runs one long operator in this
 //! process.
 
@@ -14,10 +14,10 @@ use super::cost::{Costs, Size};
 use crate::backend::Stop;
 
 /// How often calls are looked at.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A call that was asked to end and has not is forced after this long.
-const FORCED_AFTER: Duration = Duration::from_secs(1);
+const FORCED_AFTER: Duration = Duration::from_millis(500);
 
 /// A call may take this long whatever was measured, where nobody says otherwise: longer than any that is meant to be
 /// waited for, shorter than people wait.

@@ -3,6 +3,8 @@
 //! Always: one list of settings serves all three forms, so that each flag is also a variable and a key; unknown
 //! keys are errors; what [`Config`] holds is valid.
 
+mod wire;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::api::WireLimits;
 use crate::backend::onnx::LoadLimits;
 use crate::backend::{Isolation, NoIsolation};
 use crate::control::Mode;
@@ -143,6 +146,78 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_STREAMS", value_name = "N")]
     pub max_streams: Option<u32>,
 
+    /// Bytes that one byte of a compressed body may unpack to, once it has unpacked to more than a mebibyte; more is answered 413 [default: 200]
+    #[arg(long, env = "WEIR_MAX_DECOMPRESSION_RATIO", value_name = "N")]
+    pub max_decompression_ratio: Option<usize>,
+
+    /// Bytes of one answer as it is written (a number in JSON takes up to twelve times its own); more is answered 413 [default: 1073741824]
+    #[arg(long, env = "WEIR_MAX_ANSWER_BYTES", value_name = "BYTES")]
+    pub max_answer_bytes: Option<usize>,
+
+    /// Bytes of requests and of answers that wait to be sent, over the whole server, as they come; more is answered 429; it is what slow and greedy clients together can take; never less than max_message_bytes [default: 1073741824]
+    #[arg(long, env = "WEIR_MAX_BYTES_IN_FLIGHT", value_name = "BYTES")]
+    pub max_bytes_in_flight: Option<usize>,
+
+    /// Connections of each port; those above are closed at once; each takes up to 32 KiB and a descriptor while it rests [default: 16384]
+    #[arg(long, env = "WEIR_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// Bytes of a request's line and headers; more is answered 431 [default: 32768]
+    #[arg(long, env = "WEIR_MAX_HEADER_BYTES", value_name = "BYTES")]
+    pub max_header_bytes: Option<usize>,
+
+    /// Headers of a request; more is answered 431; any number but the default costs HTTP/1 requests an allocation [default: 100]
+    #[arg(long, env = "WEIR_MAX_HEADERS", value_name = "N")]
+    pub max_headers: Option<usize>,
+
+    /// Arrays and objects inside each other in a request's JSON [default: 64]
+    #[arg(long, env = "WEIR_MAX_JSON_DEPTH", value_name = "N")]
+    pub max_json_depth: Option<usize>,
+
+    /// Bytes of one string in a request's JSON; images in base64 are the longest that are meant well [default: 16777216]
+    #[arg(long, env = "WEIR_MAX_STRING_BYTES", value_name = "BYTES")]
+    pub max_string_bytes: Option<usize>,
+
+    /// Inputs of a request, and outputs that it asks for [default: 256]
+    #[arg(long, env = "WEIR_MAX_TENSORS", value_name = "N")]
+    pub max_tensors: Option<usize>,
+
+    /// Parameters of a request, and of each of its tensors [default: 256]
+    #[arg(long, env = "WEIR_MAX_PARAMETERS", value_name = "N")]
+    pub max_parameters: Option<usize>,
+
+    /// Dimensions of a tensor [default: 32]
+    #[arg(long, env = "WEIR_MAX_RANK", value_name = "N")]
+    pub max_rank: Option<usize>,
+
+    /// Seconds for the head of a request from its first byte, and for a connection to begin; a client that takes longer is answered 408 or hung up on [default: 4]
+    #[arg(long, env = "WEIR_HEADER_SECONDS", value_name = "SECONDS")]
+    pub header_seconds: Option<u64>,
+
+    /// Seconds between two pieces of a body; a client that takes longer is answered 408 (INVALID_ARGUMENT); streams of requests may rest [default: 4]
+    #[arg(long, env = "WEIR_BODY_GAP_SECONDS", value_name = "SECONDS")]
+    pub body_gap_seconds: Option<u64>,
+
+    /// Bytes per second of a body on the whole, once it has taken longer than two gaps; what comes slower is answered 408 (INVALID_ARGUMENT) [default: 4096]
+    #[arg(long, env = "WEIR_BODY_BYTES_PER_SECOND", value_name = "BYTES")]
+    pub body_bytes_per_second: Option<u64>,
+
+    /// Seconds in which a client must take 4 KiB of what waits for it, or be hung up on [default: 30]
+    #[arg(long, env = "WEIR_WRITE_SECONDS", value_name = "SECONDS")]
+    pub write_seconds: Option<u64>,
+
+    /// Seconds that a connection may rest without a request; should be longer than load balancers in front keep theirs [default: 900]
+    #[arg(long, env = "WEIR_IDLE_SECONDS", value_name = "SECONDS")]
+    pub idle_seconds: Option<u64>,
+
+    /// Seconds between pings that HTTP/2 clients must answer, by which those that have gone are noticed [default: 60]
+    #[arg(long, env = "WEIR_PING_SECONDS", value_name = "SECONDS")]
+    pub ping_seconds: Option<u64>,
+
+    /// Seconds, a tenth more or less, after which a connection ends with the requests in flight, so that clients behind balancers spread over new replicas; 0 is never [default: 0]
+    #[arg(long, env = "WEIR_CONNECTION_SECONDS_MAX", value_name = "SECONDS")]
+    pub connection_seconds_max: Option<u64>,
+
     /// What is logged to standard error: error, warn, info, debug, trace, or module=level [default: info]
     #[arg(long, env = "WEIR_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -179,18 +254,27 @@ pub struct Config {
     pub settle: Duration,
     pub ready_when: ReadyWhen,
     pub server_name: String,
-    pub drain: Duration,
-    pub drain_delay: Duration,
+    pub drain: DrainTimes,
     pub worker_threads: usize,
     pub load_threads: usize,
     pub load_limits: LoadLimits,
     pub defaults: Defaults,
     pub requests_in_flight_max: usize,
     pub response_cache_bytes: usize,
-    pub message_bytes_max: usize,
-    pub streams_max: u32,
+    /// Bytes of requests and unsent answers.
+    pub bytes_in_flight_max: usize,
+    pub wire: WireLimits,
     pub log: String,
     pub log_format: LogFormat,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// Between readiness failing and the ports closing.
+    pub delay: Duration,
+    /// What accepted requests get to finish.
+    pub most: Duration,
 }
 
 /// A path, and whether somebody named it or it is the default.
@@ -267,9 +351,38 @@ impl Settings {
             response_cache_bytes,
             max_message_bytes,
             max_streams,
+            max_decompression_ratio,
+            max_answer_bytes,
+            max_bytes_in_flight,
+            max_connections,
+            max_header_bytes,
+            max_headers,
+            max_json_depth,
+            max_string_bytes,
+            max_tensors,
+            max_parameters,
+            max_rank,
+            header_seconds,
+            body_gap_seconds,
+            body_bytes_per_second,
+            write_seconds,
+            idle_seconds,
+            ping_seconds,
+            connection_seconds_max,
             log,
             log_format
         )
+    }
+
+    /// Keys that the two say differently, as a file writes them.
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let table = |settings: &Self| toml::Table::try_from(settings).unwrap_or_default();
+        let (ours, theirs) = (table(self), table(other));
+        let mut keys: Vec<String> = ours.keys().chain(theirs.keys()).cloned().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| ours.get(key) != theirs.get(key));
+        keys
     }
 
     /// Every setting with its default filled in.
@@ -307,10 +420,9 @@ impl Settings {
             isolation: Some(defaults.isolation.to_string()),
             max_requests_in_flight: Some(8192),
             response_cache_bytes: Some(64 << 20),
-            max_message_bytes: Some(256 << 20),
-            max_streams: Some(1024),
             log: Some("info".to_owned()),
             log_format: Some(LogFormat::Text),
+            ..wire::defaults()
         })
     }
 
@@ -323,6 +435,7 @@ impl Settings {
             |key, value: Option<usize>, max| at_least_one(key, value.expect("defaults are filled in"), max);
         let seconds = |value: Option<u64>| Duration::from_secs(value.expect("defaults are filled in"));
         let load_limits = load_limits(&set)?;
+        let wire = wire::limits(&set)?;
         let models = set.models.expect("defaults are filled in");
         let (mode, control) = control(&set.control.expect("defaults are filled in"))?;
         let load = set.load.unwrap_or_default();
@@ -346,8 +459,7 @@ impl Settings {
                 named => Some(address("metrics", named)?),
             },
             server_name: text(set.server_name),
-            drain: seconds(set.drain_seconds),
-            drain_delay: seconds(set.drain_delay_seconds),
+            drain: DrainTimes { delay: seconds(set.drain_delay_seconds), most: seconds(set.drain_seconds) },
             worker_threads: number("worker_threads", set.worker_threads, 1024)?,
             load_threads: number("load_threads", set.load_threads, 256)?,
             load_limits,
@@ -363,9 +475,9 @@ impl Settings {
             },
             requests_in_flight_max: number("max_requests_in_flight", set.max_requests_in_flight, 1 << 24)?,
             response_cache_bytes: set.response_cache_bytes.expect("defaults are filled in"),
-            // Above it, lengths on the wire no longer fit: gRPC and the string format count in 32 bits.
-            message_bytes_max: number("max_message_bytes", set.max_message_bytes, i32::MAX as usize)?,
-            streams_max: number("max_streams", set.max_streams.map(|n| n as usize), 1 << 20)? as u32,
+            bytes_in_flight_max: number("max_bytes_in_flight", set.max_bytes_in_flight, usize::MAX)?
+                .max(wire.message_bytes_max),
+            wire,
             models,
             log: log_filter(text(set.log))?,
             log_format: set.log_format.expect("defaults are filled in"),

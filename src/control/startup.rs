@@ -45,7 +45,10 @@ impl Control {
         }
         let scan = scan(&config.models, &config.defaults)?;
         for name in &scan.misnamed {
-            tracing::warn!("the folder {name:?} is passed over: its name cannot be a model's");
+            tracing::warn!(
+                "the folder '{}' is passed over: its name cannot be a model's",
+                name.escape_debug()
+            );
         }
         if scan.left_out > 0 {
             tracing::error!("{} models are left out: the models folder has too many", scan.left_out);

@@ -39,6 +39,7 @@ pub const SHADOW_SECONDS: &str = "weir_shadow_duration_seconds";
 pub const MODEL_READY: &str = "weir_model_ready";
 pub const ROUTE_SHARE: &str = "weir_route_share";
 pub const IN_FLIGHT: &str = "weir_requests_in_flight";
+pub const BYTES_IN_FLIGHT: &str = "weir_bytes_in_flight";
 pub const CONNECTIONS: &str = "weir_connections";
 pub const WORKER_RESTARTS: &str = "weir_worker_restarts_total";
 pub const BUILD_INFO: &str = "weir_build_info";
@@ -67,6 +68,10 @@ const GAUGES: &[(&str, &str)] = &[
     (ROUTE_SHARE, "Part of the requests that name no version, 0 to 1, that the route gives a version."),
     (MODEL_READY, "1 for a version that is ready, 0 for one that is not."),
     (IN_FLIGHT, "Requests for a prediction that are inside the server."),
+    (
+        BYTES_IN_FLIGHT,
+        "Bytes of requests inside the server and of answers that wait to be sent; small ones are not counted.",
+    ),
     (CONNECTIONS, "Open connections, by port."),
     (BUILD_INFO, "Always 1; the labels tell the versions of Weir and of ONNX Runtime."),
 ];

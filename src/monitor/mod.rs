@@ -31,8 +31,8 @@ use crate::event::{EventSink, Outcome, Protocol, ServableProfile, ServableSink, 
 use crate::id::ServableId;
 use meters::ServableMeters;
 use metrics::{
-    BUILD_INFO, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CONNECTIONS, IN_FLIGHT, MODEL_READY,
-    QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
+    BUILD_INFO, BYTES_IN_FLIGHT, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CONNECTIONS, IN_FLIGHT,
+    MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
 };
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
@@ -54,6 +54,8 @@ pub struct Readings {
     /// Of versions that run in a worker process.
     pub worker_restarts: Vec<(ServableId, u64)>,
     pub in_flight: usize,
+    /// Of requests, and of answers that wait to be sent.
+    pub bytes_in_flight: usize,
     /// Open connections by port's name.
     pub connections: Vec<(&'static str, usize)>,
     /// `None`: no version asked that its answers be kept.
@@ -100,6 +102,7 @@ impl Monitor {
         let version = env!("CARGO_PKG_VERSION");
         gauge(server, BUILD_INFO, &[("version", version), ("onnxruntime", &self.runtime_version)]).set(1.0);
         gauge(server, IN_FLIGHT, &[]).set(readings.in_flight as f64);
+        gauge(server, BYTES_IN_FLIGHT, &[]).set(readings.bytes_in_flight as f64);
         for (port, open) in &readings.connections {
             gauge(server, CONNECTIONS, &[("port", port)]).set(*open as f64);
         }

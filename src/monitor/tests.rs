@@ -151,6 +151,7 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
         shares: vec![],
         worker_restarts: Vec::new(),
         in_flight: 5,
+        bytes_in_flight: 7,
         connections: vec![("http", 3)],
         cache: None,
     };

@@ -13,7 +13,7 @@ mod receipt;
 mod shadow;
 mod snapshot;
 
-pub use admission::Admission;
+pub use admission::{Admission, Held};
 pub use check::{Checked, check};
 pub use pipeline::{Pipeline, off_the_loop};
 pub use readiness::{Changes, Phase, Readiness, ReadyWhen};

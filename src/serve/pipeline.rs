@@ -6,7 +6,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use tokio::time::timeout_at;
 
-use super::admission::Admission;
+use super::admission::{Admission, Held};
 use super::cached::{Known, keep, look_up};
 use super::check::{Checked, check};
 use super::classification::classify;
@@ -51,6 +51,11 @@ impl Pipeline {
     pub fn admit(&self, receipt: &mut Receipt) -> Result<(), ServeError> {
         receipt.admitted(self.admission.admit()?);
         Ok(())
+    }
+
+    /// An account of bytes of something that is no request for a prediction, or none yet.
+    pub fn hold(&self) -> Held {
+        self.admission.hold()
     }
 
     /// Answers a request. The caller closes the receipt when the answer is written.

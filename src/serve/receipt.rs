@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::admission::Permit;
+use super::admission::{Held, Permit};
 use crate::error::ServeError;
 use crate::event::{EventSink, InferEvent, Outcome, Protocol};
 use crate::infer::{CacheLookup, Routing, Timings};
@@ -52,6 +52,11 @@ impl Receipt {
     /// The request got a place, which is free again when the receipt goes.
     pub fn admitted(&mut self, place: Permit) {
         self.place = Some(place);
+    }
+
+    /// The account of its bytes. Call it for requests that have a place.
+    pub fn held(&mut self) -> &mut Held {
+        self.place.as_mut().expect("the request was admitted").held()
     }
 
     /// The request was routed: what follows is told of this servable.

@@ -4,17 +4,19 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use weir::api::RequestLimits;
 use weir::api::convert::{self, grpc as grpc_form, json as json_form};
-use weir::api::http::coding::Coding;
+use weir::api::http::coding::{Coding, Unpacking};
 use weir::api::http::route::Route as HttpRoute;
 use weir::backend::Folder;
 use weir::backend::onnx::inspect::look_through;
 use weir::control::routes_file;
-use weir::error::ErrorKind;
+use weir::error::{ErrorKind, ServeError};
 use weir::id::{ModelName, ServableId, Version};
 use weir::infer::{InferResponse, InputTensor, Inputs, OutputTensor, RouteReason, VersionPin};
 use weir::model::config::{self, Defaults, ModelConfig};
 use weir::proto::{inference as pb, onnx as file};
+use weir::serve::Admission;
 use weir::tensor::strings::{self, StringsError};
 use weir::tensor::{DataType, Shape, Tensor};
 
@@ -23,8 +25,11 @@ pub fn json(data: &[u8]) {
     let json_length = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let binary = data.get(json_length + 1..).unwrap_or_default();
     let body = Bytes::from([&data[..json_length], binary].concat());
-    assert!(json_form::parse("m", &body, body.len() + 1).is_err(), "the JSON reaches past the body");
-    let Ok(parsed) = json_form::parse("m", &body, json_length) else { return };
+    assert!(
+        json_form::parse("m", &body, body.len() + 1, &RequestLimits::default()).is_err(),
+        "the JSON reaches past the body"
+    );
+    let Ok(parsed) = json_form::parse("m", &body, json_length, &RequestLimits::default()) else { return };
     let inputs = named(parsed.into_parts().0.inputs);
     inputs.iter().for_each(|input| holds_what_its_shape_says(&input.tensor));
     for binary in [true, false] {
@@ -35,8 +40,9 @@ pub fn json(data: &[u8]) {
         };
         let body = Bytes::from(written.chunks.concat());
         let json_length = written.json_length.unwrap_or(body.len());
-        let (request, form, _) =
-            json_form::parse("m", &body, json_length).expect("what was written is read").into_parts();
+        let (request, form, _) = json_form::parse("m", &body, json_length, &RequestLimits::default())
+            .expect("what was written is read")
+            .into_parts();
         assert_eq!(form.is_binary("any"), binary);
         same_inputs(&named(request.inputs), &inputs, binary);
     }
@@ -46,8 +52,8 @@ pub fn json(data: &[u8]) {
 /// The same tensors as an answer: valid JSON, and behind it the bytes of those in binary.
 fn answer_is_read_back(inputs: &[InputTensor]) {
     let response = answer(inputs);
-    let written =
-        convert::write_response(&response, Some("an \"id\""), |_| true).expect("binary carries all");
+    let written = convert::write_response(&response, Some("an \"id\""), usize::MAX, |_| true)
+        .expect("binary carries all");
     let body = written.chunks.concat();
     let (head, tail) = body.split_at(written.json_length.unwrap_or(body.len()));
     let head: serde_json::Value = serde_json::from_slice(head).expect("the head is JSON");
@@ -56,7 +62,7 @@ fn answer_is_read_back(inputs: &[InputTensor]) {
     assert_eq!(tail, data);
     // JSON has no infinities; Triton's clients read the words that stand for them.
     let finite = inputs.iter().all(|input| input.tensor.nonfinite(usize::MAX).infinite == 0);
-    if let Ok(written) = convert::write_response(&response, None, |_| false)
+    if let Ok(written) = convert::write_response(&response, None, usize::MAX, |_| false)
         && finite
     {
         let whole: serde_json::Value =
@@ -214,29 +220,35 @@ fn cuts_keep_every_element(tensor: &Tensor, elements: &[&[u8]], cut: usize) {
     }
 }
 
+/// Unpacks a body whose ratio does not matter.
+fn unpacked(coding: Coding, body: &[u8], bytes_max: usize) -> Result<Bytes, ServeError> {
+    let bounds = Unpacking { bytes_max, ratio_max: usize::MAX };
+    coding.decode(body, bounds, &mut Admission::new(1, usize::MAX).hold())
+}
+
 /// A compressed body: the limit in two bytes, then the body.
 pub fn gzip(data: &[u8]) {
     let [low, high, body @ ..] = data else { return };
     let limit = usize::from(u16::from_le_bytes([*low, *high]));
     for coding in [Coding::Gzip, Coding::Deflate] {
-        match coding.decode(body, limit) {
+        match unpacked(coding, body, limit) {
             Ok(plain) => {
                 assert!(plain.len() <= limit);
-                assert_eq!(coding.decode(body, limit + 1).ok(), Some(plain.clone()));
+                assert_eq!(unpacked(coding, body, limit + 1).ok(), Some(plain.clone()));
                 if let Some(shorter) = plain.len().checked_sub(1) {
-                    let error = coding.decode(body, shorter).expect_err("it is longer");
+                    let error = unpacked(coding, body, shorter).expect_err("it is longer");
                     assert_eq!(error.kind(), ErrorKind::TooLarge);
                 }
             }
             Err(error) if error.kind() == ErrorKind::TooLarge => {
-                if let Ok(plain) = coding.decode(body, limit + (1 << 20)) {
+                if let Ok(plain) = unpacked(coding, body, limit + (1 << 20)) {
                     assert!(plain.len() > limit);
                 }
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidArgument),
         }
         if let Some(packed) = coding.encode(body) {
-            assert_eq!(coding.decode(&packed, body.len()).ok().as_deref(), Some(body));
+            assert_eq!(unpacked(coding, &packed, body.len()).ok().as_deref(), Some(body));
         }
     }
 }

@@ -140,6 +140,8 @@ fn values(key: &str, default: &str) -> [String; 3] {
         "control" => ["watch", "explicit", "127.0.0.1:9"].map(str::to_owned),
         "state" => ["a", "b", "c"].map(str::to_owned),
         "routes" => ["a.toml", "b.toml", "c.toml"].map(str::to_owned),
+        "isolation" => ["process", "none", "process"].map(str::to_owned),
+        "ready_when" => ["all", "quorum", "models:a"].map(str::to_owned),
         "server_name" => ["one", "two", "three"].map(str::to_owned),
         _ => panic!("give the setting '{key}' three values"),
     }

@@ -39,7 +39,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("http_body_util", &["api", "cli/client"]),
     ("h2", &["api", "bench/wire"]),
     ("httparse", &["bench/wire"]),
-    ("rustix", &["backend/folder.rs", "backend/onnx", "bench/alarm.rs"]),
+    ("rustix", &["backend/folder.rs", "backend/onnx", "bench/alarm.rs", "cli/serve.rs"]),
     ("clap", &["cli", "config"]),
     ("anyhow", &["cli", "main.rs"]),
     ("rusqlite", &["control/store", "control/outcomes"]),

@@ -32,7 +32,7 @@ fn configs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("closing", filled("}"), "line 1"),
         ("commas", filled(","), "line 1"),
         ("quotes", filled("\""), "line 1"),
-        ("open_quote", [b"name: \"".to_vec(), filled("a")].concat(), "line 1"),
+        ("open_quote", [b"name: \"".to_vec(), filled("a")[..LARGEST - 10].to_vec()].concat(), "line 1"),
         ("comments", [filled("#\n,")[..LARGEST - 10].to_vec(), b" input ]".to_vec()].concat(), "line"),
         ("inputs", filled("input { } "), "entries; at most 1024"),
         ("groups", filled("instance_group { } "), "entries; at most 1024"),
@@ -64,7 +64,7 @@ fn configs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "needs priority_levels",
         ),
         ("no_versions", text("version_policy { specific { } }"), "names no version"),
-        ("runs", text("model_warmup { name: \"w\" count: 4294967295 }"), "more than 10000 runs"),
+        ("runs", text("model_warmup { name: \"w\" count: 4294967295 }"), "more than 100000 runs"),
         (
             "rows",
             text(

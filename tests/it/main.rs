@@ -12,6 +12,7 @@ mod experiments;
 mod explicit;
 mod floors;
 mod fuzz;
+mod hostile;
 mod hostile_configs;
 mod hostile_models;
 mod invariants;

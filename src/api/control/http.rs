@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::actor::Who;
@@ -15,6 +14,7 @@ use super::read::{Asked, Call};
 use super::repository::RepositoryChange;
 use super::{BODY_BYTES_MAX, call, measures, repository};
 use crate::api::http::{Body, failure, read_body, refusal, wrong_method};
+use crate::api::incoming::Incoming;
 use crate::api::questions::Gateway;
 use crate::control::Control;
 use crate::error::ServeError;
@@ -42,7 +42,7 @@ async fn respond(
 ) -> Result<Response<Body>, ServeError> {
     let (head, body) = request.into_parts();
     let who = Who::of(&head.headers, peer)?;
-    let body = read_body(&head.headers, body, BODY_BYTES_MAX).await?;
+    let (body, _held) = read_body(gateway, &head.headers, body, BODY_BYTES_MAX).await?;
     let asked = Asked {
         method: &head.method,
         query: head.uri.query(),
@@ -126,7 +126,7 @@ pub async fn change_repository(
     repository::allowed(gateway)?;
     let (head, body) = request.into_parts();
     let actor = Who::of(&head.headers, peer)?.signed("")?;
-    let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
+    let (body, _held) = read_body(gateway, &head.headers, body, gateway.limits.message_bytes_max).await?;
     match change {
         RepositoryChange::Load => {
             let parameters = off_the_loop(body.len(), move || repository::load_of_json(&body)).await??;

@@ -1,40 +1,37 @@
 //! A port for the control API alone, with both of its protocols.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::Request;
 use http::header::CONTENT_TYPE;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 
 use super::http::answer;
 use crate::api::grpc::{AnswerBody, Services};
 use crate::api::http::connection;
-use crate::api::listener::{Accepted, Drain, Heard};
+use crate::api::http2::Allowance;
+use crate::api::incoming::Incoming;
+use crate::api::listener::{Accepted, Drain};
 use crate::api::questions::Gateway;
 
 /// Answers on one connection: gRPC out of `services` ([`Services::of_control`]) where a request says that it is
 /// gRPC, JSON otherwise; HTTP/1.1 or HTTP/2. Ends as the other ports' connections do.
 pub async fn serve(gateway: Arc<Gateway>, services: Arc<Services>, accepted: Accepted, drain: Drain) {
-    let Accepted { io, peer } = accepted;
-    let heard = Heard::default();
-    let first = heard.clone();
-    let streams_max = gateway.limits.streams_max;
-    let service = service_fn(move |request: Request<Incoming>| {
-        first.request();
+    let peer = accepted.peer;
+    let limits = gateway.limits;
+    let allowance = Allowance { streams_max: limits.streams_max, limits };
+    connection(accepted, drain, allowance, move |request: Request<Incoming>| {
         let (gateway, services) = (Arc::clone(&gateway), Arc::clone(&services));
         async move {
             match is_grpc(&request) {
-                true => Ok::<_, Infallible>(services.answer(peer, request).await),
+                true => services.answer(peer, request).await,
                 false => {
                     let answer = answer(&gateway, peer, request).await;
-                    Ok(answer.map(|body| AnswerBody::Tonic(tonic::body::Body::new(body))))
+                    answer.map(|body| AnswerBody::Tonic(tonic::body::Body::new(body)))
                 }
             }
         }
-    });
-    connection(io, drain, heard, streams_max, service).await;
+    })
+    .await;
 }
 
 /// `application/grpc`, alone or with the coding of its messages: `application/grpc+proto`.

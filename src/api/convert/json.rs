@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use super::json_body::{self, Body, Data, Input, Output};
+pub use super::json_values::Parameters;
 use super::{
-    Parameter, RequestParameters, boolean, datatype, json_data, no_shared_memory, pin, shape, tensor,
-    unsigned,
+    Parameter, RequestLimits, RequestParameters, boolean, datatype, json_data, no_shared_memory, pin, shape,
+    tensor, unsigned,
 };
 use crate::error::{ServeError, excerpt};
 use crate::infer::{InferRequest, InputTensor, Inputs, Limits, RequestedOutput, VersionPin};
@@ -42,7 +40,7 @@ pub fn raw(model: &str, body: Bytes) -> Parsed {
         limits: Limits::default(),
     };
     let form = AnswerForm { id: None, binary: Vec::new(), binary_default: true };
-    Parsed { request, form, parameters: Map::new() }
+    Parsed { request, form, parameters: Parameters::default() }
 }
 
 /// What a body says.
@@ -50,159 +48,25 @@ pub fn raw(model: &str, body: Bytes) -> Parsed {
 pub struct Parsed {
     pub request: InferRequest,
     pub form: AnswerForm,
-    parameters: Map<String, Value>,
+    parameters: Parameters,
 }
 
 impl Parsed {
     /// The request for the pipeline, what its answer should look like, and its parameters.
     pub fn into_parts(self) -> (InferRequest, AnswerForm, Parameters) {
-        (self.request, self.form, Parameters(self.parameters))
+        (self.request, self.form, self.parameters)
     }
-}
-
-/// The parameters of a request, as the client wrote them.
-pub struct Parameters(Map<String, Value>);
-
-impl Parameters {
-    /// One of them as text: a route may keep clients on their arm by it.
-    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.0.get(name).and_then(|value| parameter(name, value).ok()).map(Parameter::into_text)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "I: Deserialize<'de>"))]
-struct Body<'a, I> {
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    parameters: Option<Map<String, Value>>,
-    inputs: Option<Vec<I>>,
-    #[serde(borrow)]
-    outputs: Option<Vec<Output<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Input<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    shape: Vec<i64>,
-    parameters: Option<Map<String, Value>>,
-    #[serde(borrow, default)]
-    data: Data<'a>,
-}
-
-/// The value of an input's "data".
-#[derive(Deserialize, Default)]
-#[serde(from = "Option<&'a RawValue>")]
-enum Data<'a> {
-    #[default]
-    Absent,
-    Text(#[serde(borrow)] &'a RawValue),
-    Packed(Bytes),
-}
-
-impl<'a> From<Option<&'a RawValue>> for Data<'a> {
-    fn from(text: Option<&'a RawValue>) -> Self {
-        text.map_or(Self::Absent, Self::Text)
-    }
-}
-
-/// An input whose numbers are packed as they are read, if its datatype and shape stand before them, as every client
-/// writes it: they are looked at once instead of twice. What is wrong with it is told by reading it as [`Input`].
-struct PackedInput<'a>(Input<'a>);
-
-impl<'a> From<PackedInput<'a>> for Input<'a> {
-    fn from(packed: PackedInput<'a>) -> Self {
-        packed.0
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
-    Name,
-    Datatype,
-    Shape,
-    Parameters,
-    Data,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for PackedInput<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PackedInputVisitor)
-    }
-}
-
-struct PackedInputVisitor;
-
-impl<'de> Visitor<'de> for PackedInputVisitor {
-    type Value = PackedInput<'de>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an input")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let (mut name, mut type_name, mut dims) = (None, None, None);
-        let (mut parameters, mut data) = (None, None);
-        while let Some(field) = members.next_key()? {
-            match field {
-                Field::Name => once(&mut name, members.next_value::<Text<'_>>()?.0)?,
-                Field::Datatype => once(&mut type_name, members.next_value::<Text<'_>>()?.0)?,
-                Field::Shape => once(&mut dims, members.next_value::<Vec<i64>>()?)?,
-                Field::Parameters => once(&mut parameters, members.next_value()?)?,
-                Field::Data => {
-                    let known = type_name.as_deref().zip(dims.as_deref());
-                    let valid = known.and_then(|(t, d)| Some((datatype("", t).ok()?, shape("", d).ok()?)));
-                    let read = match valid {
-                        Some((datatype, shape)) => {
-                            let elements = shape.elements().expect("checked with the shape");
-                            Data::Packed(members.next_value_seed(json_data::Elements { datatype, elements })?)
-                        }
-                        None => members.next_value()?,
-                    };
-                    once(&mut data, read)?;
-                }
-                Field::Other => _ = members.next_value::<IgnoredAny>()?,
-            }
-        }
-        Ok(PackedInput(Input {
-            name: name.ok_or_else(|| A::Error::missing_field("name"))?,
-            datatype: type_name.ok_or_else(|| A::Error::missing_field("datatype"))?,
-            shape: dims.ok_or_else(|| A::Error::missing_field("shape"))?,
-            parameters: parameters.flatten(),
-            data: data.unwrap_or_default(),
-        }))
-    }
-}
-
-fn once<T, E: serde::de::Error>(member: &mut Option<T>, value: T) -> Result<(), E> {
-    match member.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(E::custom("a member stands twice")),
-    }
-}
-
-/// A string, borrowed where nothing in it is escaped.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    parameters: Option<Map<String, Value>>,
 }
 
 /// Reads a body whose first `json_length` bytes are JSON; the rest are the binary inputs, in order.
 ///
 /// Errors: everything that is wrong with it, named.
-pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, ServeError> {
+pub fn parse(
+    model: &str,
+    body: &Bytes,
+    json_length: usize,
+    limits: &RequestLimits,
+) -> Result<Parsed, ServeError> {
     if json_length > body.len() {
         return Err(ServeError::invalid(format!(
             "Inference-Header-Content-Length is {json_length}, but the body has {} bytes",
@@ -212,35 +76,36 @@ pub fn parse(model: &str, body: &Bytes, json_length: usize) -> Result<Parsed, Se
     let binary = body.slice(json_length..);
     let text = std::str::from_utf8(&body[..json_length])
         .map_err(|_| ServeError::invalid("failed to parse the request JSON: it is not UTF-8"))?;
-    if let Ok(body) = serde_json::from_str::<Body<'_, PackedInput<'_>>>(text) {
-        return read(model, body, binary);
+    if let Ok(body) = json_body::read(text, limits, true) {
+        return read(model, body, binary, limits);
     }
     let failed = |e: serde_json::Error| ServeError::invalid(format!("failed to parse the request JSON: {e}"));
-    match serde_json::from_str::<Body<'_, Input<'_>>>(text) {
-        Ok(parsed) => read(model, parsed, binary),
+    match json_body::read(text, limits, false) {
+        Ok(parsed) => read(model, parsed, binary, limits),
         // Python writes NaN and Infinity, which JSON does not have. That is rare, so only a failure looks for it.
         Err(error) => match quote_nonfinite(text) {
             Some(quoted) => {
-                read(model, serde_json::from_str::<Body<'_, Input<'_>>>(&quoted).map_err(failed)?, binary)
+                read(model, json_body::read(&quoted, limits, false).map_err(failed)?, binary, limits)
             }
             None => Err(failed(error)),
         },
     }
 }
 
-fn read<'a, I: Into<Input<'a>>>(
+fn read(
     model: &str,
-    body: Body<'_, I>,
+    body: Body<'_>,
     mut binary: Bytes,
+    limits: &RequestLimits,
 ) -> Result<Parsed, ServeError> {
     let mut parameters = RequestParameters::default();
-    for (key, value) in present(&body.parameters) {
-        parameters.set(key, &parameter(key, value)?)?;
+    for (key, value) in body.parameters.present() {
+        parameters.set(key, &plain(key, value)?)?;
     }
     let inputs = body.inputs.ok_or_else(|| ServeError::invalid("the request has no \"inputs\""))?;
     let inputs = inputs
         .into_iter()
-        .map(|input| read_input(model, input.into(), &mut binary))
+        .map(|input| read_input(model, input, &mut binary, limits))
         .collect::<Result<Vec<_>, _>>()?;
     if !binary.is_empty() {
         return Err(ServeError::invalid(format!(
@@ -251,32 +116,37 @@ fn read<'a, I: Into<Input<'a>>>(
     }
     let mut outputs = Vec::new();
     let mut forms = Vec::new();
-    for output in body.outputs.iter().flatten() {
+    for output in &body.outputs {
         let (classes, is_binary) = output_parameters(output)?;
         forms.push((output.name.clone().into_owned(), is_binary.unwrap_or(parameters.binary_data_output)));
         outputs.push(RequestedOutput { name: output.name.clone().into_owned(), classes });
     }
-    let limits = Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority };
+    let waits = Limits { deadline: None, timeout: parameters.timeout, priority: parameters.priority };
     let request = InferRequest {
         model: model.to_owned(),
         pin: pin(VersionPin::Routed, parameters.label)?,
         inputs: Inputs::Named(inputs),
         outputs,
-        limits,
+        limits: waits,
     };
     let form = AnswerForm {
         id: body.id.map(Cow::into_owned).filter(|id| !id.is_empty()),
         binary: forms,
         binary_default: parameters.binary_data_output,
     };
-    Ok(Parsed { request, form, parameters: body.parameters.unwrap_or_default() })
+    Ok(Parsed { request, form, parameters: body.parameters })
 }
 
-fn read_input(model: &str, input: Input<'_>, binary: &mut Bytes) -> Result<InputTensor, ServeError> {
+fn read_input(
+    model: &str,
+    input: Input<'_>,
+    binary: &mut Bytes,
+    limits: &RequestLimits,
+) -> Result<InputTensor, ServeError> {
     let name = &*input.name;
     let mut binary_size = None;
-    for (key, value) in present(&input.parameters) {
-        match (key, parameter(key, value)?) {
+    for (key, value) in input.parameters.present() {
+        match (key, plain(key, value)?) {
             ("binary_data_size", value) => binary_size = Some(unsigned(key, &value)?),
             ("shared_memory_region", _) => return Err(no_shared_memory("input", name)),
             _ => {}
@@ -288,7 +158,7 @@ fn read_input(model: &str, input: Input<'_>, binary: &mut Bytes) -> Result<Input
         (Data::Packed(bytes), None) => bytes,
         (Data::Text(json), None) => {
             let elements = shape.elements().expect("checked with the shape");
-            json_data::parse(json.get(), datatype, elements)
+            json_data::parse(json.get(), datatype, elements, json_body::data_bounds(limits))
                 .map_err(|e| ServeError::invalid(format!("input '{}': {e}", excerpt(name))))?
         }
         (Data::Absent, Some(size)) => {
@@ -323,8 +193,8 @@ fn read_input(model: &str, input: Input<'_>, binary: &mut Bytes) -> Result<Input
 fn output_parameters(output: &Output<'_>) -> Result<(usize, Option<bool>), ServeError> {
     let mut classes = 0;
     let mut binary = None;
-    for (key, value) in present(&output.parameters) {
-        match (key, parameter(key, value)?) {
+    for (key, value) in output.parameters.present() {
+        match (key, plain(key, value)?) {
             ("classification", value) => {
                 classes = usize::try_from(unsigned(key, &value)?).unwrap_or(usize::MAX)
             }
@@ -336,28 +206,9 @@ fn output_parameters(output: &Output<'_>) -> Result<(usize, Option<bool>), Serve
     Ok((classes, binary))
 }
 
-/// The members that are there: null counts as absent.
-fn present(parameters: &Option<Map<String, Value>>) -> impl Iterator<Item = (&str, &Value)> {
-    parameters
-        .iter()
-        .flatten()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| (key.as_str(), value))
-}
-
 /// A plain value. Errors: a list or an object, which no parameter takes.
-fn parameter<'a>(key: &str, value: &'a Value) -> Result<Parameter<'a>, ServeError> {
-    let plain = match value {
-        Value::Bool(b) => Some(Parameter::Bool(*b)),
-        Value::String(text) => Some(Parameter::Text(text)),
-        Value::Number(n) => match (n.as_u64(), n.as_i64()) {
-            (Some(n), _) => Some(Parameter::Unsigned(n)),
-            (_, Some(n)) => Some(Parameter::Signed(n)),
-            _ => n.as_f64().map(Parameter::Float),
-        },
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    };
-    plain.ok_or_else(|| {
+fn plain<'a>(key: &str, value: Option<Parameter<'a>>) -> Result<Parameter<'a>, ServeError> {
+    value.ok_or_else(|| {
         ServeError::invalid(format!("parameter '{}' must be a number, a string, true or false", excerpt(key)))
     })
 }
@@ -399,7 +250,8 @@ mod tests {
 
     fn parsed(json: &str, binary: &[u8]) -> Result<(InferRequest, AnswerForm), ServeError> {
         let body = [json.as_bytes(), binary].concat();
-        let (request, form, _) = parse("m", &Bytes::from(body), json.len())?.into_parts();
+        let (request, form, _) =
+            parse("m", &Bytes::from(body), json.len(), &RequestLimits::default())?.into_parts();
         Ok((request, form))
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::Deserializer;
-use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Error as _, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
 use crate::tensor::{DataType, strings};
@@ -15,17 +15,26 @@ use crate::tensor::{DataType, strings};
 /// Elements for which memory is set aside before any was read.
 const AHEAD: usize = 1 << 16;
 
+/// What data may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Arrays inside each other.
+    pub depth_max: usize,
+    pub string_bytes_max: usize,
+}
+
 /// Reads a value as so many elements, packed.
 pub struct Elements {
     pub datatype: DataType,
     pub elements: usize,
+    pub bounds: Bounds,
 }
 
 impl<'de> DeserializeSeed<'de> for Elements {
     type Value = Bytes;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
-        let mut packed = Packed::new(self.datatype, self.elements, AHEAD);
+        let mut packed = Packed::new(self.datatype, self.elements, AHEAD, self.bounds);
         deserializer.deserialize_seq(ElementsVisitor(&mut packed))?;
         match packed.count == self.elements {
             true => Ok(packed.bytes.freeze()),
@@ -35,9 +44,9 @@ impl<'de> DeserializeSeed<'de> for Elements {
 }
 
 /// Parses `json` into packed elements of `datatype`. Errors: what is wrong, and where.
-pub fn parse(json: &str, datatype: DataType, elements: usize) -> Result<Bytes, String> {
+pub fn parse(json: &str, datatype: DataType, elements: usize, bounds: Bounds) -> Result<Bytes, String> {
     // The text bounds the data: an element takes a character and a comma at least.
-    let mut packed = Packed::new(datatype, elements, json.len() / 2 + 1);
+    let mut packed = Packed::new(datatype, elements, json.len() / 2 + 1, bounds);
     let mut deserializer = serde_json::Deserializer::from_str(json);
     deserializer.deserialize_seq(ElementsVisitor(&mut packed)).map_err(|e| {
         // Its line and column count from the start of the data, which tells a client nothing.
@@ -58,6 +67,7 @@ struct Packed {
     expected: usize,
     count: usize,
     bytes: BytesMut,
+    bounds: Bounds,
     /// How many arrays are open.
     depth: usize,
     /// Items of an array, by its depth.
@@ -92,6 +102,9 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let packed = self.0;
+        if packed.depth == packed.bounds.depth_max {
+            return Err(A::Error::custom(format_args!("its data is nested deeper than {}", packed.depth)));
+        }
         packed.depth += 1;
         let elements_before = packed.count;
         let mut length = 0;
@@ -139,6 +152,13 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
     fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
         match (self.0.datatype, value) {
             (DataType::Bytes, text) => {
+                if text.len() > self.0.bounds.string_bytes_max {
+                    return Err(E::custom(format_args!(
+                        "a string has {} bytes, the limit is {}",
+                        text.len(),
+                        self.0.bounds.string_bytes_max
+                    )));
+                }
                 self.0.count_one()?;
                 strings::push(&mut self.0.bytes, text.as_bytes());
                 Ok(())
@@ -154,9 +174,10 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_> {
 
 impl Packed {
     /// Nothing yet. Memory is set aside for `plausible` elements at the most.
-    fn new(datatype: DataType, expected: usize, plausible: usize) -> Self {
+    fn new(datatype: DataType, expected: usize, plausible: usize, bounds: Bounds) -> Self {
         let bytes = BytesMut::with_capacity(expected.min(plausible) * datatype.size().unwrap_or(8));
-        Self { datatype, expected, count: 0, bytes, depth: 0, lengths: SmallVec::new(), element_depth: 0 }
+        let lengths = SmallVec::new();
+        Self { datatype, expected, count: 0, bytes, bounds, depth: 0, lengths, element_depth: 0 }
     }
 
     /// Arrays at one depth hold equally many items, and elements stand at one depth.
@@ -264,8 +285,10 @@ fn single(value: f64) -> f32 {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { depth_max: 4, string_bytes_max: 5 };
+
     fn check(json: &str, datatype: DataType, elements: usize, expected: &[u8]) {
-        assert_eq!(parse(json, datatype, elements).as_deref(), Ok(expected), "{json} as {datatype}");
+        assert_eq!(parse(json, datatype, elements, BOUNDS).as_deref(), Ok(expected), "{json} as {datatype}");
     }
 
     #[test]
@@ -316,8 +339,10 @@ mod tests {
             ("[]", DataType::Fp32, "its data has 0"),
             ("1", DataType::Fp32, "invalid type"),
             ("{}", DataType::Fp32, "invalid type"),
+            ("[[[[[1]]]]]", DataType::Fp32, "nested deeper than 4"),
+            ("[\"abcdef\"]", DataType::Bytes, "a string has 6 bytes, the limit is 5"),
         ] {
-            let error = parse(json, datatype, 1).unwrap_err();
+            let error = parse(json, datatype, 1, BOUNDS).unwrap_err();
             assert!(error.contains(part), "{json} as {datatype}: {error}");
         }
     }

@@ -61,7 +61,7 @@ fn write_input(out: &mut Vec<u8>, input: &InputTensor, binary: bool) -> Result<(
 mod tests {
     use bytes::Bytes;
 
-    use super::super::json;
+    use super::super::{RequestLimits, json};
     use super::*;
     use crate::infer::Inputs;
     use crate::tensor::{DataType, Shape, Tensor, strings};
@@ -81,7 +81,8 @@ mod tests {
             let written = write_request(&inputs, binary).unwrap();
             let body = Bytes::from(written.chunks.concat());
             let length = written.json_length.unwrap_or(body.len());
-            let (request, form, _) = json::parse("m", &body, length).unwrap().into_parts();
+            let (request, form, _) =
+                json::parse("m", &body, length, &RequestLimits::default()).unwrap().into_parts();
             assert_eq!(form.is_binary("any"), binary);
             let Inputs::Named(read) = request.inputs else { panic!("inputs are named") };
             for (read, input) in read.iter().zip(&inputs) {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use smallvec::SmallVec;
 
 use super::COPIED_BYTES_MAX;
-use crate::error::ServeError;
+use crate::error::{ErrorKind, ServeError};
 use crate::infer::{InferResponse, OutputTensor};
 use crate::tensor::{DataType, Tensor, strings};
 
@@ -20,10 +20,11 @@ pub struct Written {
 ///
 /// Numbers are in their shortest form that reads back to the same bits. NaN is written as `null`, which every
 /// client reads. JSON has no form for the infinities: `Infinity` and `-Infinity` are what Triton's clients read;
-/// strict clients ask for binary. Errors: strings that are not UTF-8 in an output that is not binary.
+/// strict clients ask for binary. Errors: it takes more than `bytes_max`; strings that are not UTF-8 in an output that is not binary.
 pub fn write_response(
     response: &InferResponse,
     id: Option<&str>,
+    bytes_max: usize,
     binary: impl Fn(&str) -> bool,
 ) -> Result<Written, ServeError> {
     let is_binary: Vec<bool> = response.outputs.iter().map(|output| binary(&output.name)).collect();
@@ -41,6 +42,14 @@ pub fn write_response(
         .filter(|(_, b)| !**b)
         .map(|(o, _)| o.tensor.elements() * 12)
         .sum();
+    let fewest: usize = response
+        .outputs
+        .iter()
+        .zip(&is_binary)
+        .map(|(o, b)| if *b { o.tensor.data().len() } else { fewest_bytes(&o.tensor) })
+        .sum();
+    within(fewest, bytes_max)?;
+    let json_guess = json_guess.min(bytes_max);
     let mut out = Vec::with_capacity(256 + json_guess + binary_bytes.min(COPIED_BYTES_MAX));
     out.put_slice(b"{\"model_name\":");
     text(&mut out, response.servable.model.as_str());
@@ -57,6 +66,7 @@ pub fn write_response(
             out.put_u8(b',');
         }
         write_output(&mut out, output, *is_binary)?;
+        within(out.len() + binary_bytes, bytes_max)?;
     }
     out.put_slice(b"]}");
     // An output without bytes has nothing to put behind the JSON; clients then look for plain JSON.
@@ -76,6 +86,24 @@ pub fn write_response(
     }
     chunks.push(out.into());
     Ok(Written { chunks, json_length })
+}
+
+/// The fewest bytes that a tensor can take as text: for each element a digit or two quotes, and a comma.
+fn fewest_bytes(tensor: &Tensor) -> usize {
+    match tensor.datatype() {
+        DataType::Bytes => tensor.data().len().saturating_sub(tensor.elements()),
+        _ => 2 * tensor.elements(),
+    }
+}
+
+fn within(bytes: usize, bytes_max: usize) -> Result<(), ServeError> {
+    match bytes > bytes_max {
+        false => Ok(()),
+        true => Err(ServeError::new(
+            ErrorKind::TooLarge,
+            format!("the answer takes more than {bytes_max} bytes; ask for it in binary, or for less"),
+        )),
+    }
 }
 
 fn write_output(out: &mut Vec<u8>, output: &OutputTensor, is_binary: bool) -> Result<(), ServeError> {
@@ -212,7 +240,8 @@ mod tests {
         let x = tensor(DataType::Uint8, &[1, 2], &[7, 8]);
         let y = tensor(DataType::Fp32, &[1], &0.1f32.to_le_bytes());
         let written =
-            write_response(&response(vec![("x", x), ("y", y)]), Some("a\"b"), |name| name == "x").unwrap();
+            write_response(&response(vec![("x", x), ("y", y)]), Some("a\"b"), 1 << 20, |name| name == "x")
+                .unwrap();
         let length = written.json_length.unwrap();
         let body = written.chunks.concat();
         assert_eq!(body[length..], [7, 8]);
@@ -226,8 +255,12 @@ mod tests {
     fn numbers_that_json_lacks_are_written_as_clients_read_them() {
         let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300];
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let written =
-            write_response(&response(vec![("y", tensor(DataType::Fp64, &[4], &data))]), None, |_| false);
+        let written = write_response(
+            &response(vec![("y", tensor(DataType::Fp64, &[4], &data))]),
+            None,
+            1 << 20,
+            |_| false,
+        );
         let body = written.unwrap().chunks.concat();
         assert!(body.ends_with(b"\"data\":[null,Infinity,-Infinity,1e300]}]}"), "{body:?}");
     }
@@ -235,7 +268,22 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text_need_binary() {
         let raw = tensor(DataType::Bytes, &[1], b"\x01\0\0\0\xff");
-        assert!(write_response(&response(vec![("y", raw.clone())]), None, |_| false).is_err());
-        assert!(write_response(&response(vec![("y", raw)]), None, |_| true).is_ok());
+        assert!(write_response(&response(vec![("y", raw.clone())]), None, 1 << 20, |_| false).is_err());
+        assert!(write_response(&response(vec![("y", raw)]), None, 1 << 20, |_| true).is_ok());
+    }
+
+    #[test]
+    fn an_answer_of_more_bytes_than_allowed_is_refused() {
+        let many = tensor(DataType::Uint8, &[1, 1000], &[200; 1000]);
+        for (bytes_max, binary, fits) in [
+            (1000, false, false),
+            (3000, false, false),
+            (5000, false, true),
+            (500, true, false),
+            (2000, true, true),
+        ] {
+            let written = write_response(&response(vec![("y", many.clone())]), None, bytes_max, |_| binary);
+            assert_eq!(written.is_ok(), fits, "{bytes_max} {binary}");
+        }
     }
 }

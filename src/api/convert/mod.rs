@@ -4,12 +4,16 @@
 //! named before the bytes behind it were seen.
 
 pub mod grpc;
+mod grpc_limits;
 mod grpc_response;
 pub mod json;
+mod json_body;
 mod json_data;
 mod json_request;
 mod json_response;
+mod json_values;
 
+pub use grpc_limits::check as check_message;
 pub use grpc_response::{PREFIX_BYTES, encode};
 pub use json_request::write_request;
 pub use json_response::{Written, write_response};
@@ -24,6 +28,34 @@ use crate::tensor::{DataType, Shape, Tensor, TensorError, format_dims};
 
 /// Outputs up to this size are copied behind the head of an answer; larger ones are sent from where they lie.
 const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// Limits on the parts of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// Arrays and objects inside each other in JSON, at most.
+    pub json_depth_max: usize,
+    /// Bytes of a string in JSON.
+    pub string_bytes_max: usize,
+    /// Inputs, and outputs asked for.
+    pub tensors_max: usize,
+    /// Parameters of the request, and of each tensor.
+    pub parameters_max: usize,
+    /// Dimensions of a tensor.
+    pub rank_max: usize,
+}
+
+impl Default for RequestLimits {
+    /// The settings' defaults.
+    fn default() -> Self {
+        Self {
+            json_depth_max: 64,
+            string_bytes_max: 1 << 24,
+            tensors_max: 256,
+            parameters_max: 256,
+            rank_max: 32,
+        }
+    }
+}
 
 /// The parameters of a request that mean something here, from either protocol.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! The message of a unary call, read by hand.
+//! The messages of a call, read by hand: the only one of a unary call, or those of a stream.
 //!
 //! Always: nothing is allocated by a length that a client named, beyond what [`Landing`] sets aside.
 
@@ -6,68 +6,132 @@ use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::api::convert::PREFIX_BYTES;
-use crate::api::landing::{Arriving, Landing, next_frame};
+use crate::api::http::coding::{Coding, Unpacking};
+use crate::api::http::unpacked;
+use crate::api::incoming::Incoming;
+use crate::api::landing::{Landing, next_frame};
 use crate::error::{ErrorKind, ServeError};
+use crate::serve::Held;
+
+/// What messages may be, and how those that say so are compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    pub bounds: Unpacking,
+    pub coding: Option<Coding>,
+}
 
 /// Reads the only message of a call.
 ///
 /// Cost: no copy of a message that came in one frame; one of any other, which lands so that its first raw tensor can
-/// be run where it lies. Errors: it is over `bytes_max`, cut short, compressed, or there is more than one.
-pub async fn read(mut body: impl Arriving, bytes_max: usize) -> Result<Bytes, ServeError> {
+/// be run where it lies. Errors: it is too long, cut short, compressed in a way that was not told, there is more than
+/// one, or too much is in flight as it is counted into `held`.
+pub async fn read(mut body: Incoming, form: Form, held: &mut Held) -> Result<Bytes, ServeError> {
     let Some(first) = next_frame(&mut body).await? else { return Err(cut_short()) };
-    if first.len() < PREFIX_BYTES {
-        return read_slowly(first, body, bytes_max).await;
+    let (message, rest) = read_from(first, &mut body, form, held).await?;
+    let more = !rest.is_empty() || next_frame(&mut body).await?.is_some();
+    if more {
+        return Err(ServeError::invalid("a unary call carries one message; there was more"));
     }
-    let length = length_of(&first, bytes_max)?;
-    let first = first.slice(PREFIX_BYTES..);
-    if first.len() >= length {
-        return whole(first, length, &mut body).await;
-    }
-    let landing = Landing::new(length, raw_tensor_offset(&first));
-    land(landing, first, body, length).await
+    Ok(message)
 }
 
-/// For clients that send less than a prefix at a time.
-async fn read_slowly(first: Bytes, mut body: impl Arriving, bytes_max: usize) -> Result<Bytes, ServeError> {
-    let mut start = first.to_vec();
-    while start.len() < PREFIX_BYTES {
-        let Some(frame) = next_frame(&mut body).await? else { return Err(cut_short()) };
-        start.extend_from_slice(&frame);
+/// The messages of a stream, one after the other.
+pub struct Messages {
+    body: Incoming,
+    form: Form,
+    /// What came of the next message.
+    rest: Bytes,
+}
+
+impl Messages {
+    pub fn new(body: Incoming, form: Form) -> Self {
+        Self { body, form, rest: Bytes::new() }
     }
-    let length = length_of(&start, bytes_max)?;
-    let first = Bytes::from(start).slice(PREFIX_BYTES..);
-    match first.len() >= length {
-        true => whole(first, length, &mut body).await,
-        false => land(Landing::new(length, None), first, body, length).await,
+
+    /// The next message, `None` after the last one; as [`read`] otherwise. A client may let us wait between messages,
+    /// not within one.
+    pub async fn next(&mut self, held: &mut Held) -> Result<Option<Bytes>, ServeError> {
+        if self.rest.is_empty() {
+            self.body.set_unhurried(true);
+            let Some(frame) = next_frame(&mut self.body).await? else { return Ok(None) };
+            self.rest = frame;
+        }
+        self.body.set_unhurried(false);
+        let first = std::mem::take(&mut self.rest);
+        let (message, rest) = read_from(first, &mut self.body, self.form, held).await?;
+        self.rest = rest;
+        Ok(Some(message))
+    }
+}
+
+/// A message, and what came after it in its last frame.
+async fn read_from(
+    first: Bytes,
+    body: &mut Incoming,
+    form: Form,
+    held: &mut Held,
+) -> Result<(Bytes, Bytes), ServeError> {
+    let mut first = first;
+    // Some clients send less than a prefix at a time.
+    while first.len() < PREFIX_BYTES {
+        let Some(frame) = next_frame(body).await? else { return Err(cut_short()) };
+        first = [&first[..], &frame].concat().into();
+    }
+    let (compressed, length) = prefix(&first, form.bounds.bytes_max)?;
+    let coding = match (compressed, form.coding) {
+        (false, _) => None,
+        (true, Some(coding)) => Some(coding),
+        (true, None) => {
+            return Err(ServeError::invalid("the message is compressed, but no grpc-encoding says how"));
+        }
+    };
+    first.advance(PREFIX_BYTES);
+    let (message, rest) = match first.len() >= length {
+        true => {
+            held.cover(length)?;
+            let message = first.split_to(length);
+            (message, first)
+        }
+        false => land(first, body, length, held).await?,
+    };
+    match coding {
+        None => Ok((message, rest)),
+        Some(coding) => Ok((unpacked(coding, message, form.bounds, held).await?, rest)),
     }
 }
 
 async fn land(
-    mut landing: Landing,
     first: Bytes,
-    mut body: impl Arriving,
+    body: &mut Incoming,
     length: usize,
-) -> Result<Bytes, ServeError> {
+    held: &mut Held,
+) -> Result<(Bytes, Bytes), ServeError> {
+    let mut landing = Landing::new(length, raw_tensor_offset(&first));
+    held.cover(first.len())?;
     landing.take(&first);
-    while landing.len() < length {
-        let Some(frame) = next_frame(&mut body).await? else { return Err(cut_short()) };
+    loop {
+        let Some(mut frame) = next_frame(body).await? else { return Err(cut_short()) };
+        held.cover(landing.len() + frame.len())?;
+        let missing = length - landing.len();
+        if frame.len() >= missing {
+            landing.take(&frame.split_to(missing));
+            return Ok((landing.finish(), frame));
+        }
         landing.take(&frame);
     }
-    whole(landing.finish(), length, &mut body).await
 }
 
-async fn whole(bytes: Bytes, length: usize, body: &mut impl Arriving) -> Result<Bytes, ServeError> {
-    let more = bytes.len() > length || next_frame(body).await?.is_some();
-    if more {
-        return Err(ServeError::invalid("a unary call carries one message; there was more"));
-    }
-    Ok(bytes)
-}
-
-fn length_of(mut prefix: &[u8], bytes_max: usize) -> Result<usize, ServeError> {
-    if prefix.get_u8() != 0 {
-        return Err(ServeError::invalid("the message is compressed, but no grpc-encoding says how"));
-    }
+/// Whether a message is compressed, and its length.
+fn prefix(mut prefix: &[u8], bytes_max: usize) -> Result<(bool, usize), ServeError> {
+    let compressed = match prefix.get_u8() {
+        0 => false,
+        1 => true,
+        other => {
+            return Err(ServeError::invalid(format!(
+                "a message begins with 0 or 1, which tells whether it is compressed, not with {other}"
+            )));
+        }
+    };
     let length = prefix.get_u32() as usize;
     if length > bytes_max {
         return Err(ServeError::new(
@@ -75,7 +139,7 @@ fn length_of(mut prefix: &[u8], bytes_max: usize) -> Result<usize, ServeError> {
             format!("the message has {length} bytes, the limit is {bytes_max}"),
         ));
     }
-    Ok(length)
+    Ok((compressed, length))
 }
 
 fn cut_short() -> ServeError {
@@ -130,8 +194,9 @@ mod tests {
 
     #[test]
     fn a_prefix_tells_the_length_within_the_limit() {
-        assert_eq!(length_of(&[0, 0, 0, 1, 2], 258).unwrap(), 258);
-        assert_eq!(length_of(&[0, 0, 0, 1, 2], 257).unwrap_err().kind(), ErrorKind::TooLarge);
-        assert!(length_of(&[1, 0, 0, 0, 0], 9).unwrap_err().message().contains("compressed"));
+        assert_eq!(prefix(&[0, 0, 0, 1, 2], 258).unwrap(), (false, 258));
+        assert_eq!(prefix(&[1, 0, 0, 0, 0], 9).unwrap(), (true, 0));
+        assert_eq!(prefix(&[0, 0, 0, 1, 2], 257).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert!(prefix(&[2, 0, 0, 0, 0], 9).unwrap_err().message().contains("not with 2"));
     }
 }

@@ -1,6 +1,5 @@
 //! gRPC: the inference service, the control API, health and reflection.
 
-mod connection;
 mod health;
 mod infer;
 mod message;
@@ -10,7 +9,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -22,33 +21,47 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use self::connection::{Answering, Connection};
 use super::chunks::Chunks;
 use super::control::{ControlPort, ControlService, Peer};
-use super::landing::Arriving;
-use super::listener::{Accepted, Drain, Heard, drive};
+use super::http2::{Allowance, Answering, Connection};
+use super::incoming::Incoming;
+use super::landing::broken_body;
+use super::listener::{Accepted, Drain};
 use super::questions::Gateway;
+use super::watch::{Protocol, Vitals, WatchedIo, drive};
 use crate::proto::control::control_server::ControlServer;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::proto::{CONTROL_DESCRIPTORS, DESCRIPTORS};
+use crate::serve::Held;
 use health::Health;
+use message::Form;
 use service::Inference;
 
 /// Every service of a port.
 pub struct Services {
     gateway: Arc<Gateway>,
-    inference: Option<GrpcInferenceServiceServer<Inference>>,
+    inference: Option<InferenceServices>,
     control: Option<ControlServer<ControlService>>,
     health: HealthServer<Health>,
     reflection: Handler,
     /// The older name, which grpcio's client library asks for.
     reflection_alpha: Handler,
-    streams_max: u32,
 }
+
+/// The inference service as tonic serves it: everything but predictions.
+struct InferenceServices {
+    /// Loads, which bring model files along.
+    loads: GrpcInferenceServiceServer<Inference>,
+    questions: GrpcInferenceServiceServer<Inference>,
+}
+
+/// Bytes of a message that asks something: names, and nothing else that is long.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// The names of the services, as paths begin with them.
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const CONTROL: &str = "weir.control.v1.Control";
 
 /// What tonic's services take.
@@ -60,6 +73,7 @@ type TonicAnswer = Result<Response<tonic::body::Body>, Infallible>;
 /// The body of an answer, whoever wrote it.
 pub enum AnswerBody {
     Unary(Chunks),
+    Stream(infer::Answers),
     Tonic(tonic::body::Body),
 }
 
@@ -76,6 +90,7 @@ impl Body for AnswerBody {
                 Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {}))),
                 Poll::Pending => Poll::Pending,
             },
+            Self::Stream(answers) => answers.as_mut().poll_next(context),
             Self::Tonic(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -83,6 +98,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Unary(chunks) => chunks.is_end_stream(),
+            Self::Stream(_) => false,
             Self::Tonic(body) => body.is_end_stream(),
         }
     }
@@ -90,6 +106,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Unary(chunks) => chunks.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
             Self::Tonic(body) => body.size_hint(),
         }
     }
@@ -110,12 +127,18 @@ where
 impl Services {
     /// Those of the gRPC port: the control API only if it has no port of its own.
     pub fn new(gateway: &Arc<Gateway>) -> Self {
-        let limits = gateway.limits;
-        let inference = GrpcInferenceServiceServer::new(Inference::new(Arc::clone(gateway)))
-            .max_decoding_message_size(limits.message_bytes_max)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
+        let inference = |bytes_max| {
+            GrpcInferenceServiceServer::new(Inference::new(Arc::clone(gateway)))
+                .max_decoding_message_size(bytes_max)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate)
+        };
+        let message_bytes_max = gateway.limits.message_bytes_max;
+        let inference = InferenceServices {
+            loads: inference(message_bytes_max),
+            questions: inference(message_bytes_max.min(QUESTION_BYTES_MAX)),
+        };
         let services = match gateway.control.port() {
             ControlPort::Main => Self {
                 control: Some(ControlService::server(Arc::clone(gateway))),
@@ -144,46 +167,64 @@ impl Services {
             gateway: Arc::clone(gateway),
             inference: None,
             control: None,
-            health: HealthServer::new(Health::new(Arc::clone(&gateway.readiness))),
-            reflection: handler(described().build_v1().expect("the build wrote valid descriptors")),
-            reflection_alpha: handler(
-                described().build_v1alpha().expect("the build wrote valid descriptors"),
+            health: HealthServer::new(Health::new(Arc::clone(&gateway.readiness)))
+                .max_decoding_message_size(QUESTION_BYTES_MAX),
+            reflection: handler(
+                described()
+                    .build_v1()
+                    .expect("the build wrote valid descriptors")
+                    .max_decoding_message_size(QUESTION_BYTES_MAX),
             ),
-            streams_max: gateway.limits.streams_max,
+            reflection_alpha: handler(
+                described()
+                    .build_v1alpha()
+                    .expect("the build wrote valid descriptors")
+                    .max_decoding_message_size(QUESTION_BYTES_MAX),
+            ),
         }
     }
 
     /// Answers on one connection until the client closes it, or the drain begins and the calls in flight are
     /// answered.
     pub async fn serve(self: Arc<Self>, accepted: Accepted, drain: Drain) {
-        let Accepted { io, peer } = accepted;
-        let heard = Heard::default();
-        let first = heard.clone();
-        let streams_max = self.streams_max;
-        let connection =
-            Connection::new(io.into_inner(), streams_max, move |request, answering: Answering| {
-                first.request();
-                let services = Arc::clone(&self);
-                // In a box, because tokio moves what it runs several times.
-                tokio::spawn(Box::pin(
-                    async move { answering.with(pin!(services.answer(peer, request))).await },
-                ));
-            });
-        drive(connection, Connection::shut_down, heard, drain).await;
+        let Accepted { stream, peer } = accepted;
+        let vitals = Arc::new(Vitals::default());
+        let counted = Arc::clone(&vitals);
+        let limits = self.gateway.limits;
+        let allowance = Allowance { streams_max: limits.streams_max, limits };
+        let io = WatchedIo::new(stream, Arc::clone(&vitals), Bytes::new());
+        let serve = move |request, answering: Answering| {
+            let call = counted.call();
+            let services = Arc::clone(&self);
+            // In a box, because tokio moves what it runs several times.
+            tokio::spawn(Box::pin(async move {
+                answering.with(pin!(services.answer(peer, request))).await;
+                drop(call);
+            }));
+        };
+        let connection = Connection::new(io, Arc::clone(&vitals), allowance, serve);
+        drive(connection, &vitals, Protocol::Http2, limits.times, drain).await;
     }
 
     /// Answers one call, whichever port it came by.
-    pub async fn answer(
-        &self,
-        peer: SocketAddr,
-        request: Request<impl Arriving + Send + 'static>,
-    ) -> Response<AnswerBody> {
-        if self.inference.is_some() && request.uri().path() == MODEL_INFER && infer::is_plain(&request) {
+    pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<AnswerBody> {
+        let path = request.uri().path();
+        if self.inference.is_some()
+            && (path == MODEL_INFER || path == MODEL_STREAM_INFER)
+            && let Some(form) = infer::form(&request, &self.gateway.limits)
+        {
+            let one = path == MODEL_INFER;
             let (head, body) = request.into_parts();
-            return self.infer(&head.headers, body).await;
+            if one {
+                return self.infer(&head.headers, body, form).await;
+            }
+            let answers = infer::stream(Arc::clone(&self.gateway), head.headers, body, form);
+            return in_grpc(AnswerBody::Stream(answers));
         }
         // A future of its own, so that a prediction's need not have room for it.
-        Box::pin(self.hand_to_tonic(peer, request.map(tonic::body::Body::new))).await
+        let held = self.gateway.pipeline.hold();
+        let request = request.map(|body| tonic::body::Body::new(Counted { body, held, bytes: 0 }));
+        Box::pin(self.hand_to_tonic(peer, request)).await
     }
 
     async fn hand_to_tonic(&self, peer: SocketAddr, request: TonicRequest) -> Response<AnswerBody> {
@@ -196,10 +237,9 @@ impl Services {
         };
         let answered = match (service, &self.inference, &self.control) {
             (INFERENCE, Some(inference), _) => match method {
-                "RepositoryModelLoad" | "RepositoryModelUnload" => {
-                    inference.clone().call(with_peer(request)).await
-                }
-                _ => inference.clone().call(request).await,
+                "RepositoryModelLoad" => inference.loads.clone().call(with_peer(request)).await,
+                "RepositoryModelUnload" => inference.questions.clone().call(with_peer(request)).await,
+                _ => inference.questions.clone().call(request).await,
             },
             (CONTROL, _, Some(control)) => control.clone().call(with_peer(request)).await,
             ("grpc.health.v1.Health", ..) => self.health.clone().call(request).await,
@@ -211,14 +251,49 @@ impl Services {
         answer.map(AnswerBody::Tonic)
     }
 
-    async fn infer(&self, headers: &HeaderMap, body: impl Arriving) -> Response<AnswerBody> {
-        match infer::unary(&self.gateway, headers, body).await {
-            Ok(chunks) => {
-                let mut response = Response::new(AnswerBody::Unary(chunks));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                response
-            }
+    async fn infer(&self, headers: &HeaderMap, body: Incoming, form: Form) -> Response<AnswerBody> {
+        match infer::unary(&self.gateway, headers, body, form).await {
+            Ok(chunks) => in_grpc(AnswerBody::Unary(chunks)),
             Err(error) => tonic::Status::from(error).into_http().map(AnswerBody::Tonic),
         }
+    }
+}
+
+/// An answer that begins well; its status comes after its body.
+fn in_grpc(body: AnswerBody) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A body for tonic, which is counted as it comes and whose faults are told as we tell them.
+struct Counted {
+    body: Incoming,
+    held: Held,
+    bytes: usize,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
+        let this = self.get_mut();
+        let counted = frame.map_err(|error| broken_body(&error)).and_then(|frame| {
+            this.bytes += frame.data_ref().map_or(0, Bytes::len);
+            this.held.cover(this.bytes)?;
+            Ok(frame)
+        });
+        Poll::Ready(Some(counted.map_err(tonic::Status::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 }

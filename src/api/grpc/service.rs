@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::infer;
 use crate::api::control::{repository, who};
 use crate::api::questions::{Gateway, pinned};
 use crate::error::{ErrorKind, ServeError};
@@ -67,21 +67,22 @@ impl GrpcInferenceService for Inference {
         Ok(Response::new(self.gateway.model_metadata(&request.name, &pinned(&request.version)?)?))
     }
 
+    /// Never called: `infer` answers it, but for what tonic refuses.
     async fn model_infer(
         &self,
-        request: Request<pb::ModelInferRequest>,
+        _: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        Ok(Response::new(infer::predict(&self.gateway, message, &metadata.into_headers()).await?))
+        not_offered("the coding of this message")
     }
 
-    type ModelStreamInferStream = infer::Answers;
+    type ModelStreamInferStream = Empty<Result<pb::ModelStreamInferResponse, Status>>;
 
+    /// As [`Self::model_infer`].
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<pb::ModelInferRequest>>,
+        _: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        Ok(Response::new(infer::stream(Arc::clone(&self.gateway), request)))
+        not_offered("the coding of this message")
     }
 
     async fn model_config(

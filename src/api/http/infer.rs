@@ -6,20 +6,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::Body;
-use super::coding::Coding;
+use super::coding::{Coding, Unpacking};
 use super::route::Route;
 use crate::api::convert::json::{Parameters, parse, raw};
 use crate::api::convert::{pin, write_response};
+use crate::api::incoming::Incoming;
 use crate::api::landing::{Landing, next_frame};
 use crate::api::questions::Gateway;
 use crate::error::{ErrorKind, ServeError};
 use crate::event::Protocol;
 use crate::infer::{RequestKeys, VersionPin};
-use crate::serve::{Receipt, off_the_loop};
+use crate::serve::{Held, Receipt, off_the_loop};
 
 /// How long the JSON before the binary tensors is.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -70,16 +70,20 @@ async fn predict(
 ) -> Result<Response<Body>, ServeError> {
     gateway.pipeline.admit(receipt)?;
     let json_length = json_length(headers)?;
-    let body = read_tensors(headers, body, json_length, gateway.limits.message_bytes_max).await?;
+    let limits = gateway.limits;
+    let bounds = Unpacking { bytes_max: limits.message_bytes_max, ratio_max: limits.unpacked_ratio_max };
+    let body = read_tensors(headers, body, json_length, bounds, receipt.held()).await?;
     let parsed = match json_length {
         Some(0) => raw(&route.model, body),
         length => {
             let json_length = length.unwrap_or(body.len());
             let model = route.model.clone();
-            off_the_loop(json_length, move || parse(&model, &body, json_length)).await??
+            let read = move || parse(&model, &body, json_length, &limits.request);
+            off_the_loop(json_length, read).await??
         }
     };
     let (mut request, form, parameters) = parsed.into_parts();
+    receipt.held().cover(request.inputs.bytes())?;
     if route.pin != VersionPin::Routed {
         let label = match request.pin {
             VersionPin::Label(label) => Some(label),
@@ -94,8 +98,12 @@ async fn predict(
     let as_text = response.outputs.iter().filter(|output| !form.is_binary(&output.name));
     let bytes = as_text.map(|output| output.tensor.data().len()).sum();
     let reason = response.reason;
-    let write = move || write_response(&response, form.id.as_deref(), |output| form.is_binary(output));
-    let written = off_the_loop(bytes, write).await??;
+    let write = move || {
+        let bytes_max = limits.answer_bytes_max;
+        write_response(&response, form.id.as_deref(), bytes_max, |output| form.is_binary(output))
+    };
+    let mut written = off_the_loop(bytes, write).await??;
+    written.chunks = receipt.held().until_sent(written.chunks)?;
     receipt.encoded(started.elapsed());
     let mut answer = Response::new(Body::default());
     let told = answer.headers_mut();
@@ -123,6 +131,9 @@ async fn predict(
     Ok(answer)
 }
 
+/// Bytes of the body of a question about the repository: it holds one member.
+const INDEX_BYTES_MAX: usize = 64 << 10;
+
 /// The `ready` filter of a repository index; an empty body asks for everything.
 pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Result<bool, ServeError> {
     #[derive(Deserialize)]
@@ -130,7 +141,7 @@ pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Resu
         ready: Option<bool>,
     }
     let (head, body) = request.into_parts();
-    let body = read_body(&head.headers, body, gateway.limits.message_bytes_max).await?;
+    let body = read_body(gateway, &head.headers, body, INDEX_BYTES_MAX).await?.0;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(false);
     }
@@ -139,18 +150,29 @@ pub async fn index_filter(gateway: &Gateway, request: Request<Incoming>) -> Resu
     Ok(filter.ready.unwrap_or(false))
 }
 
-/// Reads a whole body and unpacks it. Errors: over the limit, in another coding, or the client went away.
-pub async fn read_body(headers: &HeaderMap, body: Incoming, bytes_max: usize) -> Result<Bytes, ServeError> {
-    read_tensors(headers, body, None, bytes_max).await
+/// Reads a whole body and unpacks it; it counts as in flight until what comes with it is dropped. Errors: over the
+/// limit, in another coding, or the client went away.
+pub async fn read_body(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<(Bytes, Held), ServeError> {
+    let mut held = gateway.pipeline.hold();
+    let bounds = Unpacking { bytes_max, ratio_max: gateway.limits.unpacked_ratio_max };
+    let body = read_tensors(headers, body, None, bounds, &mut held).await?;
+    Ok((body, held))
 }
 
-/// As [`read_body`]; a tensor begins at `tensor_offset` and had best be run where it lands.
+/// A whole body, unpacked; a tensor begins at `tensor_offset` and had best be run where it lands.
 async fn read_tensors(
     headers: &HeaderMap,
     body: Incoming,
     tensor_offset: Option<usize>,
-    bytes_max: usize,
+    bounds: Unpacking,
+    held: &mut Held,
 ) -> Result<Bytes, ServeError> {
+    let bytes_max = bounds.bytes_max;
     let too_large =
         || ServeError::new(ErrorKind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     let announced =
@@ -160,13 +182,27 @@ async fn read_tensors(
     }
     let coding = Coding::of_request(headers)?;
     let announced = announced.map_or(0, |length| length as usize);
-    let body = landed(body, announced, tensor_offset, bytes_max).await?.ok_or_else(too_large)?;
+    let body = landed(body, announced, tensor_offset, bytes_max, held).await?.ok_or_else(too_large)?;
     match coding {
         None => Ok(body),
-        Some(coding) => tokio::task::spawn_blocking(move || coding.decode(&body, bytes_max))
-            .await
-            .unwrap_or_else(|_| Err(ServeError::internal("unpacking the body failed"))),
+        Some(coding) => unpacked(coding, body, bounds, held).await,
     }
+}
+
+/// What a body unpacks to, on a thread that may take its time.
+pub async fn unpacked(
+    coding: Coding,
+    body: Bytes,
+    bounds: Unpacking,
+    held: &mut Held,
+) -> Result<Bytes, ServeError> {
+    let mut growing = held.another();
+    let work = move || coding.decode(&body, bounds, &mut growing).map(|unpacked| (unpacked, growing));
+    let (unpacked, grown) = tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(ServeError::internal("unpacking the body failed")))?;
+    held.absorb(grown);
+    Ok(unpacked)
 }
 
 /// A whole body; `None` if it is larger than `bytes_max`. Cost: no copy of one that came in one piece.
@@ -175,14 +211,17 @@ async fn landed(
     announced: usize,
     tensor_offset: Option<usize>,
     bytes_max: usize,
+    held: &mut Held,
 ) -> Result<Option<Bytes>, ServeError> {
     let Some(first) = next_frame(&mut body).await? else { return Ok(Some(Bytes::new())) };
+    held.cover(first.len())?;
     let Some(mut next) = next_frame(&mut body).await? else {
         return Ok((first.len() <= bytes_max).then_some(first));
     };
     let mut landing = Landing::new(announced, tensor_offset);
     landing.take(&first);
     loop {
+        held.cover(landing.len() + next.len())?;
         landing.take(&next);
         if landing.len() > bytes_max {
             return Ok(None);

@@ -4,32 +4,30 @@
 //! compressed, because clients unpack nothing else.
 
 pub mod coding;
+mod connection;
 mod infer;
 mod json;
 pub mod route;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::TcpStream;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use super::chunks::Chunks;
 use super::control::{self, ControlPort};
-use super::listener::{Accepted, Drain, Heard, drive};
+use super::http2::Allowance;
+use super::incoming::Incoming;
+use super::limits::WireLimits;
+use super::listener::{Accepted, Drain};
 use super::questions::Gateway;
 use super::status;
 use crate::error::{ErrorKind, ServeError};
 use crate::infer::VersionPin;
-pub(super) use infer::read_body;
+use crate::serve::Phase;
+pub(super) use connection::connection;
+pub(super) use infer::{read_body, unpacked};
 use route::{Resource, Route};
 
 pub(super) type Body = Chunks;
@@ -37,53 +35,40 @@ pub(super) type Body = Chunks;
 /// Answers on one connection until the client closes it, or the drain begins and the requests in flight are
 /// answered.
 pub async fn serve(gateway: Arc<Gateway>, accepted: Accepted, drain: Drain) {
-    let Accepted { io, peer } = accepted;
-    let heard = Heard::default();
-    let first = heard.clone();
-    let streams_max = gateway.limits.streams_max;
-    let service = service_fn(move |request| {
-        first.request();
+    let peer = accepted.peer;
+    let limits = gateway.limits;
+    let allowance = Allowance { streams_max: limits.streams_max, limits };
+    connection(accepted, drain, allowance, move |request| {
         let gateway = Arc::clone(&gateway);
-        Box::pin(async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) })
-    });
-    connection(io, drain, heard, streams_max, service).await;
+        async move {
+            let persistent = request.version() <= Version::HTTP_11;
+            let mut answer = answer(&gateway, peer, request).await;
+            // Who is told finds another server before this one closes its ports.
+            if persistent && gateway.readiness.phase() == Phase::Draining {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
+    })
+    .await;
 }
 
 /// Streams at once on one connection for metrics: nobody asks for more than a page at a time.
 const METRICS_STREAMS_MAX: u32 = 16;
 
 /// Answers `GET /metrics` out of `render`.
-pub async fn serve_metrics(render: Arc<dyn Fn() -> String + Send + Sync>, accepted: Accepted, drain: Drain) {
-    let heard = Heard::default();
-    let first = heard.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        first.request();
-        let render = Arc::clone(&render);
-        async move { Ok::<_, Infallible>(metrics_page(&request, &*render)) }
-    });
-    connection(accepted.io, drain, heard, METRICS_STREAMS_MAX, service).await;
-}
-
-/// Drives one connection, HTTP/1.1 or HTTP/2 as the client begins it.
-pub(super) async fn connection<S, B>(
-    io: TokioIo<TcpStream>,
+pub async fn serve_metrics(
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+    limits: WireLimits,
+    accepted: Accepted,
     drain: Drain,
-    heard: Heard,
-    streams_max: u32,
-    service: S,
-) where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Send
-        + 'static,
-    S::Future: Send,
-    B: hyper::body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(streams_max);
-    let connection = builder.serve_connection(io, service).into_owned();
-    drive(connection, GracefulConnection::graceful_shutdown, heard, drain).await;
+) {
+    let allowance = Allowance { streams_max: METRICS_STREAMS_MAX, limits };
+    connection(accepted, drain, allowance, move |request: Request<Incoming>| {
+        let render = Arc::clone(&render);
+        async move { metrics_page(&request, &*render) }
+    })
+    .await;
 }
 
 fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
@@ -155,7 +140,7 @@ async fn respond(
             infer::infer(gateway, route, &head.headers, body).await
         }
         Resource::NotOffered(what) => {
-            Err(ServeError::new(ErrorKind::Unsupported, format!("{what} is not offered by this server")))
+            Ok(failure(StatusCode::NOT_FOUND, &format!("{what} is not offered by this server")))
         }
     }
 }
@@ -185,6 +170,8 @@ pub(super) fn refusal(error: &ServeError) -> Response<Body> {
     let mut response = failure(status, error.message());
     let headers = response.headers_mut();
     match error.kind() {
+        // The rest of the body may still come; it is not read.
+        ErrorKind::TooSlow => _ = headers.insert(CONNECTION, HeaderValue::from_static("close")),
         // Queues empty within a second or never: clients may come back soon.
         ErrorKind::Overloaded => _ = headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
         ErrorKind::UnsupportedEncoding => {

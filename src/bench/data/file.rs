@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Request;
-use crate::api::convert::json;
+use crate::api::convert::{RequestLimits, json};
 use crate::bench::{BenchError, Metadata};
 use crate::infer::Inputs;
 
@@ -49,7 +49,8 @@ fn request(item: &str, metadata: &Metadata) -> Result<Request, String> {
     serde_json::from_str::<Known>(item)
         .map_err(|error| format!("{error}; a request is {{\"inputs\": [...]}}"))?;
     let body = Bytes::copy_from_slice(item.as_bytes());
-    let parsed = json::parse("", &body, body.len()).map_err(|error| error.message().to_owned())?;
+    let parsed = json::parse("", &body, body.len(), &RequestLimits::default())
+        .map_err(|error| error.message().to_owned())?;
     let (request, _, _) = parsed.into_parts();
     let inputs = match request.inputs {
         Inputs::Named(inputs) => inputs,

@@ -19,7 +19,7 @@ const LABELS_MAX: usize = 1_000_000;
 const WARMUP_BYTES_MAX: u64 = 64 << 20;
 
 /// Warm-up runs in all.
-const WARMUP_RUNS_MAX: u64 = 10_000;
+const WARMUP_RUNS_MAX: u64 = 100_000;
 
 /// What one config may still bring into memory.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ fn numbers_have_limits_that_are_told() {
         (format!("dynamic_batching {{ preferred_batch_size: [ {} 1 ] }}", "1,".repeat(2000)), "2001 entries"),
         ("version_policy { specific { } }".to_owned(), "specific names no version"),
         ("version_policy { specific { versions: -1 } }".to_owned(), "-1 is not a version number"),
-        (warm("count: 4000000000", "dims: 1"), "makes more than 10000 runs"),
+        (warm("count: 4000000000", "dims: 1"), "makes more than 100000 runs"),
         (warm("batch_size: 4000000000", "dims: 1"), "makes more than 67108864 bytes"),
         (warm("", "dims: [ 4294967296, 4294967296, 4294967296 ]"), "makes more than 67108864 bytes"),
         (many(&warm("", "dims: 10000000"), 2), "makes more than 67108864 bytes with those before it"),

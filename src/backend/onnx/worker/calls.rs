@@ -21,6 +21,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A region that grew beyond this is given up after the call: it was one large request, and many slots may have one.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
+fn too_large(bytes: usize, bytes_max: usize) -> RunError {
+    RunError::Failed(format!(
+        "its outputs have {bytes} bytes, more than the {bytes_max} that are allowed (--max-output-bytes)"
+    ))
+}
+
 /// A place for one call at a time, and the memory that goes with it.
 pub struct Slot {
     number: usize,
@@ -107,14 +113,11 @@ impl Slot {
         let mut asked_to_stop = false;
         loop {
             match self.region.wait_while(State::Asked, std::mem::take(&mut spin), LOOK) {
-                Some(State::Answered) => return self.read(expected),
+                Some(State::Answered) => return self.read(expected, bounds.output_bytes_max),
                 Some(State::Full) => {
                     let room = usize::try_from(self.region.get(Word::Room)).unwrap_or(usize::MAX);
                     if room > bounds.output_bytes_max {
-                        return Err(RunError::Failed(format!(
-                            "its outputs have {room} bytes, more than the {} that are allowed (--max-output-bytes)",
-                            bounds.output_bytes_max
-                        )));
+                        return Err(too_large(room, bounds.output_bytes_max));
                     }
                     self.grow(process, room, State::Asked)?;
                 }
@@ -142,10 +145,15 @@ impl Slot {
         }
     }
 
-    fn read(&self, expected: usize) -> Result<Vec<Tensor>, RunError> {
+    fn read(&self, expected: usize, bytes_max: usize) -> Result<Vec<Tensor>, RunError> {
         let number = |word| usize::try_from(self.region.get(word)).unwrap_or(usize::MAX);
         let told = self.region.read(number(Word::At), number(Word::Length)).unwrap_or_default();
-        layout::read_answer(&told, expected, |place| self.region.read(place.at, place.length))
+        let tensors = layout::read_answer(&told, expected, |place| self.region.read(place.at, place.length))?;
+        // The region may have had room for more than is allowed: the inputs were as large.
+        match tensors.iter().map(|tensor| tensor.data().len()).sum() {
+            bytes if bytes > bytes_max => Err(too_large(bytes, bytes_max)),
+            _ => Ok(tensors),
+        }
     }
 
     /// Goes on in a region of at least that size, which begins in `state`.
