@@ -65,7 +65,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded():
-    """Servers started here inherit a limit, so that one that fails a test takes no other process of the machine along."""
+    """Servers started here inherit a limit, so that one that fails a test takes no other process along."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     soft = ADDRESSES_MAX if before[1] == resource.RLIM_INFINITY else min(ADDRESSES_MAX, before[1])
     resource.setrlimit(resource.RLIMIT_AS, (soft, before[1]))
@@ -86,7 +86,7 @@ def written(models, repository):
 
 
 def faults_of_reason(reason, model):
-    """What is wrong with a reason that a client is given, or nothing. A path that the model's own files say is no path of
+    """What is wrong with a reason that a client is given, or nothing. A path that the model's own files say is none of
     this machine's: it may be quoted."""
     if not reason.strip():
         yield "no reason"
