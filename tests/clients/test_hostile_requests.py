@@ -261,6 +261,29 @@ def _stall(name, address, data, still):
     still.append(name)
 
 
+def test_a_client_that_shuts_its_side_is_answered(attacked):
+    """Whole requests of all kinds, after which the client says at once that it sends no more."""
+    cases = [case for case in _some(http1_bytes.cases(), 23) if http1.is_whole(case.data)]
+    attack(attacked, cases, functools.partial(_shut, attacked.http))
+
+
+def _shut(address, case):
+    begun, received, ended = time.monotonic(), b"", "hangs"
+    with http1.connect(address) as stream:
+        try:
+            stream.sendall(case.data)
+            stream.shutdown(socket.SHUT_WR)
+            while piece := stream.recv(1 << 16):
+                received += piece
+            ended = "closed"
+        except TimeoutError:
+            pass
+        except OSError:
+            ended = "reset"
+    statuses, body, _ = http1.answers_of(received)
+    return http1.Verdict(statuses, body, ended, time.monotonic() - begun)
+
+
 def test_a_deadline_ends_a_call_whose_message_never_comes(attacked):
     started = http2.HELLO + http2.headers(1, *grpc_frames.head(grpc_frames.INFER, ("grpc-timeout", "500m")))
     verdict = http2.talk(attacked.grpc, started + http2.frame(http2.DATA, 0, 1, bytes(5)[:3]), patience=4)
