@@ -234,7 +234,7 @@ fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) ->
     let once = |sample: &WarmupSample| WarmupSample { count: 1, ..sample.clone() };
     let samples: Vec<WarmupSample> = config.warmup.iter().map(once).collect();
     warmup::run_samples(trial, completed, &samples)?;
-    let answered = warmup::run_largest(trial, completed);
+    let answered = warmup::run_largest(trial, completed)?;
     let peak_bytes = trial.worker().map_or(0, |worker| worker.peak_bytes);
     Ok(if answered { Rehearsal::Answered { peak_bytes } } else { Rehearsal::Unanswered })
 }

@@ -39,7 +39,8 @@ STALLED_SECONDS_MAX = 40
 @pytest.fixture(scope="module")
 def attacked():
     """Serves the bundled models to hostile clients alone."""
-    with StartedWeir(ROOT / "models", "--log", "error") as weir:
+    # A client that stops in the middle of a frame is found out by a ping.
+    with StartedWeir(ROOT / "models", "--log", "error", "--ping-seconds", "10") as weir:
         yield weir
 
 

@@ -199,7 +199,7 @@ fn weights_behind_a_link_are_refused_wherever_it_leads() {
 fn weights_that_are_not_there_are_named() {
     let repository = with_external_data();
     std::fs::remove_file(repository.path("m/1/weights.bin")).unwrap();
-    refused(&repository, "'weights.bin', which is not there");
+    refused(&repository, "'weights.bin' is not there");
 }
 
 #[test]

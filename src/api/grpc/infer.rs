@@ -64,7 +64,14 @@ async fn run_unary(
     receipt: &mut Receipt,
 ) -> Result<Chunks, ServeError> {
     gateway.pipeline.admit(receipt)?;
-    let bytes = message::read(body, form, receipt.held()).await?;
+    let read = message::read(body, form, receipt.held());
+    let bytes = match deadline(headers) {
+        None => read.await?,
+        // A message that never comes must not outlive its call.
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), read)
+            .await
+            .map_err(|_| ServeError::new(ErrorKind::DeadlineExceeded, "Request timeout expired"))??,
+    };
     let (response, id) = respond(gateway, bytes, headers, receipt).await?;
     let started = Instant::now();
     let chunks = encode(&response, &id)?;

@@ -68,7 +68,7 @@ fn a_model_that_never_ends_loading_is_refused() {
     let graph = Graph::default().input("x", &[None]).output("y", &[None]).integers("n", &[], &[i64::MAX]);
     is_refused_and_the_live_version_stays(
         graph.negating_loop("n", "x", "y").file(),
-        &["processor time", "too long", "did not"],
+        &["processor time", "too long", "did not come to an end"],
     );
 }
 

@@ -38,7 +38,7 @@ fn without_descriptors_open_connections_go_on_and_new_ones_come_once_others_clos
     let server = Pid::from_raw(weir.id() as i32);
     prlimit(server, Resource::Nofile, limit).unwrap();
     let crowd: Vec<Connection> = (0..32).map(|_| weir.connect()).collect();
-    let refusal = "a connection was not accepted";
+    let refusal = "connections were not accepted";
     eventually("descriptors run out", || weir.errors().contains(refusal).then_some(()));
 
     let before = processor_time(weir.id());

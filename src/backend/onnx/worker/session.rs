@@ -18,9 +18,9 @@ use crate::tensor::Tensor;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How long a call of a trial may take. One that takes longer says nothing of the model but that it is slow, and the trial
-/// is over.
+/// How long a call of a trial may take: the first that takes longer, and the others then.
 const TRIAL_CALL_MAX: Duration = Duration::from_secs(10);
+const TRIAL_CALL_MAX_THEN: Duration = Duration::from_secs(3);
 
 /// How long a call waits for a worker that is being started.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ struct Inner {
     restarts: AtomicU64,
     /// Whether a call was answered since the worker was started last.
     answered: AtomicBool,
-    /// Whether a call of the trial did not come to an end: further ones would not either.
+    /// Whether a call of the trial did not come to an end.
     spent: AtomicBool,
 }
 
@@ -221,15 +221,13 @@ impl Session for Isolated {
         let mut lost = false;
         loop {
             let (process, trial) = self.0.process(stop)?;
-            if trial && self.0.spent.load(Ordering::Relaxed) {
-                return Err(RunError::Stopped("a call before did not come to an end".to_owned()));
-            }
+            let spent = self.0.spent.load(Ordering::Relaxed);
             let mut slot = process.slot().map_err(|e| {
                 RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
             })?;
             let bounds = Bounds {
                 output_bytes_max: self.0.output_bytes_max,
-                call_max: trial.then_some(TRIAL_CALL_MAX),
+                call_max: trial.then_some(if spent { TRIAL_CALL_MAX_THEN } else { TRIAL_CALL_MAX }),
             };
             let answer = slot.call(&process, inputs, outputs, stop, bounds);
             let ended = process.ended();
