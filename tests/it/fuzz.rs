@@ -7,8 +7,11 @@ use crate::support::project;
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
+/// What must hold of any bytes.
+type Property = fn(&[u8]);
+
 /// Every target's name and what must hold for its inputs.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Property)] = &[
     ("answers", properties::answers),
     ("bytes", properties::bytes),
     ("config", properties::config),

@@ -459,8 +459,8 @@ impl<'a> Scan<'a> {
     }
 
     /// The numbers of a constant of integers, if it is small enough to be looked at.
-    fn integers(&self, name: &String) -> Option<Vec<i64>> {
-        let tensor = self.constants.get(name.as_str())?;
+    fn integers(&self, name: &str) -> Option<Vec<i64>> {
+        let tensor = self.constants.get(name)?;
         // External data is not here to be looked at.
         if tensor.data_location != 0 {
             return None;

@@ -18,9 +18,9 @@ pub const WORKER_ARGUMENT: &str = "worker";
 /// What loading and serving a model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {
-    /// Seconds of processor time for opening a model; one more for each [`BYTES_PER_SECOND`] of files.
+    /// Seconds of processor time for opening a model; one more for each 4 MiB of files.
     pub seconds: u64,
-    /// Bytes of memory for a trial, and for a worker that serves; [`MEMORY_FACTOR`] times the files' size more.
+    /// Bytes of memory for a trial, and for a worker that serves; four times the files' size more.
     pub trial_bytes: u64,
     pub worker_bytes: u64,
     /// Bytes of a version's files at the most.

@@ -132,7 +132,7 @@ impl Starting {
 
     fn send(&mut self, message: &ToWorker, blob: Option<&Blob>) -> Result<(), LoadError> {
         let socket = self.socket.as_ref().expect("it is there until it serves");
-        send(socket.as_fd(), message, blob.map(Blob::file)).or_else(|_| Err(self.ended()))
+        send(socket.as_fd(), message, blob.map(Blob::file)).map_err(|_| self.ended())
     }
 
     fn receive(&mut self) -> Result<ToServer, LoadError> {
