@@ -35,6 +35,9 @@ RESIDENT_BYTES_MAX = 1500 << 20
 # A client that has begun and sends nothing more is let go of within this; servers wait for some seconds at least.
 STALLED_SECONDS_MAX = 40
 
+# Loads give way to whatever else runs, and those of one model take turns.
+CHANGE_SECONDS_MAX = 30
+
 
 @pytest.fixture(scope="module")
 def attacked():
@@ -63,20 +66,20 @@ def attacked_explicit(tmp_path_factory):
 # ── Sending, and judging what comes back ─────────────────────────────────────────────────────────────────────────────
 
 
-def over_http(address):
-    return functools.partial(_http1, address)
+def over_http(address, seconds=http1.ANSWER_SECONDS_MAX):
+    return functools.partial(_http1, address, seconds)
 
 
-def _http1(address, case):
-    return http1.exchange(address, case.data)
+def _http1(address, seconds, case):
+    return http1.exchange(address, case.data, seconds)
 
 
-def over_http2(address):
-    return functools.partial(_http2, address)
+def over_http2(address, seconds=http1.ANSWER_SECONDS_MAX):
+    return functools.partial(_http2, address, seconds)
 
 
-def _http2(address, case):
-    return http2.talk(address, case.data, case.streams)
+def _http2(address, seconds, case):
+    return http2.talk(address, case.data, case.streams, seconds=seconds)
 
 
 def ask_good(weir, model="simple"):
@@ -184,12 +187,12 @@ def _some(cases, each):
 
 
 def test_changes_over_http_are_made_or_refused(attacked_explicit):
-    attack(attacked_explicit, changes.http_cases(), over_http(attacked_explicit.http), at_once=CHANGES_AT_ONCE)
+    attack(attacked_explicit, changes.http_cases(), over_http(attacked_explicit.http, CHANGE_SECONDS_MAX), at_once=CHANGES_AT_ONCE)
     assert_nothing_was_written_outside(attacked_explicit)
 
 
 def test_changes_over_grpc_are_made_or_refused(attacked_explicit):
-    attack(attacked_explicit, changes.grpc_cases(), over_http2(attacked_explicit.grpc), at_once=CHANGES_AT_ONCE)
+    attack(attacked_explicit, changes.grpc_cases(), over_http2(attacked_explicit.grpc, CHANGE_SECONDS_MAX), at_once=CHANGES_AT_ONCE)
     assert_nothing_was_written_outside(attacked_explicit)
 
 
