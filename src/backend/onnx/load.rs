@@ -115,7 +115,7 @@ impl Loader for OnnxLoader {
             let named = (*model).as_ref().len() as u64;
             let spec = |bytes: u64| Spec {
                 program: program.clone(),
-                library: self.runtime.path().to_owned(),
+                onnxruntime: self.runtime.path().to_owned(),
                 limits: Limits {
                     seconds: limits.seconds + bytes / BYTES_PER_SECOND,
                     memory_bytes: limits.trial_bytes + MEMORY_FACTOR * bytes,

@@ -28,7 +28,7 @@ pub struct Spec {
     /// The program that becomes a worker when it is told so by [`WORKER_ARGUMENT`].
     pub program: PathBuf,
     /// The ONNX Runtime library.
-    pub library: PathBuf,
+    pub onnxruntime: PathBuf,
     pub limits: Limits,
     /// Memory that it may have once it serves.
     pub serving_bytes: u64,
@@ -76,7 +76,7 @@ impl Starting {
         let inherited = INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         command
             .envs(inherited)
-            .env("ORT_DYLIB_PATH", &spec.library)
+            .env("ORT_DYLIB_PATH", &spec.onnxruntime)
             .env("ORT_DISABLE_TELEMETRY", "1")
             // The allocator sets address space aside that would count against the limit of memory.
             .env("MIMALLOC_ARENA_RESERVE", "32768")
