@@ -88,8 +88,8 @@ pub struct Addresses {
 
 impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
-    /// `drain` tells how long its end may take, when it comes to that.
-    pub async fn bind(config: Config, drain: watch::Receiver<DrainTimes>) -> Result<Self, StartError> {
+    /// `drain_times` tells how long its end may take, when it comes to that.
+    pub async fn bind(config: Config, drain_times: watch::Receiver<DrainTimes>) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
         let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
@@ -144,7 +144,6 @@ impl App {
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
         let watched = Watched { table, admission, cache };
-        let drain_times = drain;
         Ok(Self {
             config,
             drain_times,
