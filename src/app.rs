@@ -328,6 +328,10 @@ impl Watched {
                 .ready()
                 .map(|servable| (servable.id().clone(), servable.queue_depth()))
                 .collect(),
+            calls_in_flight: snapshot
+                .ready()
+                .map(|servable| (servable.id().clone(), servable.calls_in_flight()))
+                .collect(),
             worker_restarts: snapshot
                 .ready()
                 .filter_map(|servable| Some((servable.id().clone(), servable.worker()?.restarts)))

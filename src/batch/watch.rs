@@ -119,6 +119,11 @@ impl Calls {
         Call { calls: self, stop }
     }
 
+    /// Calls that run now.
+    pub fn running(&self) -> usize {
+        self.lock().running.len()
+    }
+
     /// How long a call of that size may take.
     pub fn call_max(&self, size: Size) -> Duration {
         self.call_max.unwrap_or_else(|| CALL_MAX.max(CALL_FACTOR * self.costs.predict(size)))

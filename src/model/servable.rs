@@ -174,6 +174,11 @@ impl Servable {
         self.scheduler.depth()
     }
 
+    /// Session calls that run now: of its instances, those that are busy.
+    pub fn calls_in_flight(&self) -> usize {
+        self.scheduler.running()
+    }
+
     /// Queues a request whose tensors are checked and have the model's own shapes.
     ///
     /// `inputs` and `outputs` are in the order of the signature. The answer has the outputs asked for, in

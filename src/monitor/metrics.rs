@@ -10,6 +10,7 @@ use crate::reading::{SCORE_BUCKETS, VALUE_BUCKETS};
 pub const RECEIVED: &str = "weir_requests_received_total";
 pub const REQUESTS: &str = "weir_requests_total";
 pub const ROWS: &str = "weir_rows_total";
+pub const CALLS_IN_FLIGHT: &str = "weir_session_calls_in_flight";
 pub const SESSION_CALLS: &str = "weir_session_calls_total";
 pub const CACHE_LOOKUPS: &str = "weir_response_cache_lookups_total";
 pub const CACHE_BYTES: &str = "weir_response_cache_bytes";
@@ -63,6 +64,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     (QUEUE_DEPTH, "Requests that wait for a session."),
+    (CALLS_IN_FLIGHT, "Session calls that run now, of a version's instances at the most."),
     (CACHE_BYTES, "Bytes that kept answers take."),
     (CACHE_ENTRIES, "Answers that are kept for requests that come again."),
     (ROUTE_SHARE, "Part of the requests that name no version, 0 to 1, that the route gives a version."),

@@ -31,8 +31,8 @@ use crate::event::{EventSink, Outcome, Protocol, ServableProfile, ServableSink, 
 use crate::id::ServableId;
 use meters::ServableMeters;
 use metrics::{
-    BUILD_INFO, BYTES_IN_FLIGHT, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CONNECTIONS, IN_FLIGHT,
-    MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
+    BUILD_INFO, BYTES_IN_FLIGHT, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CALLS_IN_FLIGHT, CONNECTIONS,
+    IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
 };
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
@@ -48,6 +48,8 @@ pub use window::Recent;
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
     pub queue_depths: Vec<(ServableId, usize)>,
+    /// Session calls that run.
+    pub calls_in_flight: Vec<(ServableId, usize)>,
     pub ready: Vec<(ServableId, bool)>,
     /// Part of the requests that name no version, 0 to 1.
     pub shares: Vec<(ServableId, f64)>,
@@ -113,11 +115,13 @@ impl Monitor {
         }
         ::metrics::with_local_recorder(server, || self.process.collect());
         let depths = readings.queue_depths.iter().map(|(id, depth)| (id, *depth));
+        let calls = readings.calls_in_flight.iter().map(|(id, calls)| (id, *calls));
         let ready = readings.ready.iter().map(|(id, ready)| (id, usize::from(*ready)));
         let restarts = readings.worker_restarts.iter().map(|(id, restarts)| (id, *restarts));
         let shares = readings.shares.iter().map(|(id, share)| (id, *share));
         let read = [
             page::of_versions(QUEUE_DEPTH, "gauge", depths),
+            page::of_versions(CALLS_IN_FLIGHT, "gauge", calls),
             page::of_versions(MODEL_READY, "gauge", ready),
             page::of_versions(ROUTE_SHARE, "gauge", shares),
             page::of_versions(WORKER_RESTARTS, "counter", restarts),

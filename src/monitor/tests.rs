@@ -147,6 +147,7 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
     let ready = vec![(id("m", 2), true), (id("n", 1), false)];
     let readings = Readings {
         queue_depths: there,
+        calls_in_flight: vec![(id("m", 2), 2)],
         ready,
         shares: vec![],
         worker_restarts: Vec::new(),
@@ -157,6 +158,7 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
     };
     let page = monitor.render(&readings);
     assert_eq!(sum(&page, "weir_queue_depth", &[]), Some(7.0));
+    assert_eq!(sum(&page, "weir_session_calls_in_flight", &[]), Some(2.0));
     assert_eq!(sum(&page, "weir_model_ready", &[r#"model="m""#]), Some(1.0));
     assert_eq!(sum(&page, "weir_model_ready", &[r#"model="n""#]), Some(0.0));
     assert_eq!(sum(&page, "weir_connections", &[]), Some(3.0));

@@ -32,10 +32,7 @@ fn slow(factor: u64, keys: &str, flags: &[&str]) -> (Repository, Weir) {
 /// Sends one request to `slow` and waits until its session has it: whatever comes next has to wait.
 fn occupied(weir: &Weir) -> Connection {
     let request = weir.ask("slow", &rows_of_four(1));
-    weir.until("the instance is busy", |page| {
-        let inside = page.sum("weir_requests_in_flight", &[]) >= 1.0;
-        inside && page.sum("weir_queue_depth", &[]) == 0.0
-    });
+    weir.until("its session has it", |page| page.sum("weir_session_calls_in_flight", &[]) == 1.0);
     request
 }
 

@@ -371,6 +371,11 @@ impl Scheduler {
         self.shared.depth.load(Ordering::Relaxed)
     }
 
+    /// Session calls that run now.
+    pub fn running(&self) -> usize {
+        self.shared.calls.running()
+    }
+
     /// Takes no more jobs; the threads end once what waits is done.
     pub fn close(&self) {
         let mut state = self.shared.lock();
