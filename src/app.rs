@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::api::control::{self as control_api, ControlApi, ControlPort};
 use crate::api::grpc::Services;
-use crate::api::{Drain, Gateway, Port, Workers, http};
+use crate::api::{Drain, Gateway, Port, Spoken, Tls, Workers, http};
 use crate::backend::Loader;
 use crate::backend::onnx::{LibraryError, OnnxLoader, Runtime};
 use crate::cache::ResponseCache;
@@ -88,15 +88,20 @@ pub struct Addresses {
 
 impl App {
     /// Opens ONNX Runtime and the ports. Nothing is served yet.
-    /// `drain_times` tells how long its end may take, when it comes to that.
-    pub async fn bind(config: Config, drain_times: watch::Receiver<DrainTimes>) -> Result<Self, StartError> {
+    /// `drain_times` tells how long its end may take, when it comes to that. `tls`: `None` is in the clear; the port for
+    /// metrics always is.
+    pub async fn bind(
+        config: Config,
+        drain_times: watch::Receiver<DrainTimes>,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<Self, StartError> {
         let runtime = Runtime::open()?;
         let loader: Arc<dyn Loader> = Arc::new(OnnxLoader::with_workers(runtime, config.load_limits));
         let ports = Ports {
-            http: bind("http", config.http)?,
-            grpc: bind("grpc", config.grpc)?,
+            http: bind("http", config.http)?.behind(tls.as_ref(), Spoken::Http),
+            grpc: bind("grpc", config.grpc)?.behind(tls.as_ref(), Spoken::Grpc),
             metrics: bind_any("metrics", config.metrics)?,
-            control: bind_any("control", config.control)?,
+            control: bind_any("control", config.control)?.map(|port| port.behind(tls.as_ref(), Spoken::Http)),
         };
         let monitor = Arc::new(Monitor::new(runtime.version()));
         let tallies = Arc::new(Tallies::default());
@@ -143,7 +148,7 @@ impl App {
         });
         let runtime_version = runtime.version().to_owned();
         let workers = Arc::new(Workers::start(config.worker_threads).map_err(StartError::Threads)?);
-        let watched = Watched { table, admission, cache };
+        let watched = Watched { table, admission, cache, tls };
         Ok(Self {
             config,
             drain_times,
@@ -264,25 +269,25 @@ fn serve(
         })
     };
     let limits = gateway.limits;
-    let most = limits.connections_max;
     let http = Arc::clone(gateway);
-    tasks.spawn(ports.http.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.http.accept(Arc::clone(workers), limits, drain.clone(), move |accepted, drain| {
         http::serve(Arc::clone(&http), accepted, drain)
     }));
     let services = Arc::new(Services::new(gateway));
-    tasks.spawn(ports.grpc.accept(Arc::clone(workers), most, drain.clone(), move |accepted, drain| {
+    tasks.spawn(ports.grpc.accept(Arc::clone(workers), limits, drain.clone(), move |accepted, drain| {
         Arc::clone(&services).serve(accepted, drain)
     }));
     // Whoever asks for metrics or changes what is live must not hold predictions up.
     let aside = Arc::new(Workers::current());
     if let Some(port) = ports.metrics {
-        tasks.spawn(port.accept(Arc::clone(&aside), most, drain.clone(), move |accepted, drain| {
-            http::serve_metrics(Arc::clone(&render), limits, accepted, drain)
+        let gateway = Arc::clone(gateway);
+        tasks.spawn(port.accept(Arc::clone(&aside), limits, drain.clone(), move |accepted, drain| {
+            http::serve_metrics(Arc::clone(&gateway), Arc::clone(&render), accepted, drain)
         }));
     }
     if let Some(port) = ports.control {
         let (gateway, services) = (Arc::clone(gateway), Arc::new(Services::of_control(gateway)));
-        tasks.spawn(port.accept(aside, most, drain.clone(), move |accepted, drain| {
+        tasks.spawn(port.accept(aside, limits, drain.clone(), move |accepted, drain| {
             control_api::serve(Arc::clone(&gateway), Arc::clone(&services), accepted, drain)
         }));
     }
@@ -305,6 +310,7 @@ struct Watched {
     table: Arc<Table>,
     admission: Admission,
     cache: Arc<ResponseCache>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Watched {
@@ -342,6 +348,7 @@ impl Watched {
             bytes_in_flight: self.admission.bytes_in_flight(),
             connections,
             cache: self.cache.usage(),
+            certificate_ends: self.tls.as_ref().map(|tls| tls.ends()),
         }
     }
 }

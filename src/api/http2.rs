@@ -261,6 +261,7 @@ async fn unless_reset<T>(
 mod tests {
     use super::*;
     use crate::api::chunks::Chunks;
+    use crate::api::stream::Stream;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::mpsc;
 
@@ -277,7 +278,7 @@ mod tests {
         serve: S,
     ) -> Connection<S> {
         let vitals = Arc::new(Vitals::default());
-        let io = WatchedIo::new(stream, Arc::clone(&vitals), Bytes::new());
+        let io = WatchedIo::new(Stream::Plain(stream.into()), Arc::clone(&vitals), Bytes::new());
         Connection::new(io, vitals, Allowance { streams_max: 8, limits: WireLimits::ample() }, serve)
     }
 

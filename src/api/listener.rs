@@ -14,6 +14,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::limits::WireLimits;
+use super::stream::Stream;
+use super::tls::{Spoken, Tls};
 use super::workers::Workers;
 
 /// Pause after a failed accept: long enough not to spin while descriptors are exhausted, short enough not to be
@@ -69,7 +72,7 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(200);
 
 /// A connection that was accepted, and who is at its other end.
 pub struct Accepted {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub peer: SocketAddr,
 }
 
@@ -78,6 +81,8 @@ pub struct Port {
     listener: TcpListener,
     address: SocketAddr,
     connections: Connections,
+    /// `None`: in the clear.
+    tls: Option<(Arc<Tls>, Spoken)>,
 }
 
 impl Port {
@@ -87,7 +92,13 @@ impl Port {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let listener = socket.listen(WAITING_MAX)?;
-        Ok(Self { address: listener.local_addr()?, listener, connections: Connections::default() })
+        Ok(Self { address: listener.local_addr()?, listener, connections: Connections::default(), tls: None })
+    }
+
+    /// The same port behind TLS, if there is any.
+    #[must_use]
+    pub fn behind(self, tls: Option<&Arc<Tls>>, spoken: Spoken) -> Self {
+        Self { tls: tls.map(|tls| (Arc::clone(tls), spoken)), ..self }
     }
 
     /// Where it is bound; the port is a real one even if any was asked for.
@@ -102,12 +113,13 @@ impl Port {
     /// Accepts until the drain begins, then waits for the connections to end.
     ///
     /// `serve` answers on one connection, on one of `workers`; it watches `drain` too, and ends after the requests in
-    /// flight. Connections above `connections_max` are closed at once. Dropping the future cuts off whatever is left.
-    pub async fn accept<S, F>(self, workers: Arc<Workers>, connections_max: usize, drain: Drain, serve: S)
+    /// flight. Connections above the limit are closed at once, and those that take too long over TLS. Dropping the future cuts off whatever is left.
+    pub async fn accept<S, F>(self, workers: Arc<Workers>, limits: WireLimits, drain: Drain, serve: S)
     where
         S: Fn(Accepted, Drain) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        let (connections_max, handshake_max) = (limits.connections_max, limits.times.head);
         let mut tasks = JoinSet::new();
         let mut draining = drain.clone();
         let (mut refusals, mut failures) = (Told::default(), Told::default());
@@ -124,9 +136,11 @@ impl Port {
             // Small answers must not wait for more.
             let _ = stream.set_nodelay(true);
             let open = self.connections.enter();
-            let (serve, drain) = (serve.clone(), drain.clone());
+            let (serve, tls, drain) = (serve.clone(), self.tls.clone(), drain.clone());
             workers.serve(tasks, async move {
-                if let Ok(stream) = moved(stream) {
+                if let Ok(stream) = moved(stream)
+                    && let Some(stream) = opened(stream, tls, handshake_max, drain.clone()).await
+                {
                     serve(Accepted { stream, peer }, drain).await;
                 }
                 drop(open);
@@ -154,6 +168,34 @@ impl Port {
         }
         drop(self.listener);
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The connection once TLS, if any is asked for, has begun. `None`: it does not, or not in time.
+async fn opened(
+    stream: TcpStream,
+    tls: Option<(Arc<Tls>, Spoken)>,
+    handshake_max: Duration,
+    mut drain: Drain,
+) -> Option<Stream> {
+    let Some((tls, spoken)) = tls else { return Some(Stream::Plain(stream.into())) };
+    let silent_in_a_drain = async {
+        drain.begun().await;
+        tokio::time::sleep(SILENCE_MAX).await;
+    };
+    // In a box, so that a connection need not have room for it for as long as it lives.
+    let opening = Box::pin(tokio::time::timeout(handshake_max, tls.open(stream, spoken)));
+    tokio::select! {
+        biased;
+        opened = opening => match opened {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!("a connection did not come to TLS: {error}");
+                None
+            }
+            Err(_) => None,
+        },
+        () = silent_in_a_drain => None,
     }
 }
 

@@ -15,6 +15,8 @@ mod limits;
 mod listener;
 mod questions;
 mod status;
+mod stream;
+mod tls;
 mod watch;
 mod workers;
 
@@ -22,4 +24,5 @@ pub use convert::RequestLimits;
 pub use limits::{BodyPace, HeadLimits, Times, WireLimits};
 pub use listener::{Accepted, Connections, Drain, Port};
 pub use questions::Gateway;
+pub use tls::{Spoken, Tls, TlsError, TlsFiles};
 pub use workers::Workers;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::limits::Times;
 use super::listener::{Drain, SILENCE_MAX};
+use super::stream::Stream;
 
 /// What a connection does, in numbers that only rise.
 #[derive(Debug, Default)]
@@ -107,9 +107,9 @@ impl Drop for Unsent {
     }
 }
 
-/// The socket of a connection, which keeps its vitals.
+/// What a connection is read from and written to, which keeps its vitals.
 pub struct WatchedIo {
-    stream: TcpStream,
+    stream: Stream,
     vitals: Arc<Vitals>,
     /// What was read before, to find out the protocol.
     first: Bytes,
@@ -118,7 +118,7 @@ pub struct WatchedIo {
 }
 
 impl WatchedIo {
-    pub fn new(stream: TcpStream, vitals: Arc<Vitals>, first: Bytes) -> Self {
+    pub fn new(stream: Stream, vitals: Arc<Vitals>, first: Bytes) -> Self {
         Self { stream, vitals, first, half_closes: false }
     }
 
@@ -135,20 +135,16 @@ impl WatchedIo {
     }
 
     /// Sends a few last bytes, if the client has room for them.
-    pub fn last_words(&self, bytes: &[u8]) {
-        let _ = self.stream.try_write(bytes);
+    pub fn last_words(mut self, bytes: &[u8]) {
+        self.stream.last_words(bytes);
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(bytes)) => {
-                self.vitals.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-                self.vitals.waiting.store(false, Ordering::Relaxed);
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.vitals.waiting.store(true, Ordering::Relaxed),
-        }
-        written
+    /// Tells how far what was written has come.
+    fn told<T>(&self, outcome: T) -> T {
+        let (written, waiting) = self.stream.progress();
+        self.vitals.written.store(written, Ordering::Relaxed);
+        self.vitals.waiting.store(waiting, Ordering::Relaxed);
+        outcome
     }
 }
 
@@ -187,7 +183,7 @@ impl AsyncWrite for WatchedIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(written)
+        self.told(written)
     }
 
     fn poll_write_vectored(
@@ -196,7 +192,7 @@ impl AsyncWrite for WatchedIo {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.wrote(written)
+        self.told(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -204,11 +200,13 @@ impl AsyncWrite for WatchedIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.told(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.told(shut)
     }
 }
 

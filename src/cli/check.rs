@@ -7,12 +7,16 @@ use std::io::Write;
 use anyhow::Context;
 
 use super::serve::ServeArguments;
+use crate::api::Tls;
 use crate::model::repository::{self, Candidate};
 
 /// Prints the settings in force and what is wrong with models' configs. Returns whether all is well.
 pub fn check_config(arguments: ServeArguments, out: &mut dyn Write) -> anyhow::Result<bool> {
     let settings = arguments.settings()?.with_defaults();
     let config = settings.clone().resolve()?;
+    if let Some(files) = &config.tls {
+        Tls::read(files)?;
+    }
     let mut report = toml::to_string(&settings).context("the settings cannot be written")?;
     let scan = repository::scan(&config.models, &config.defaults).with_context(|| {
         format!("the models folder {} cannot be read; choose another with --models", config.models.display())

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
-use super::client::{Address, Answer, Client};
+use super::client::{Address, Answer, Client, TlsArguments};
 use crate::id::{ModelName, Version};
 
 /// How a command that ran to its end ended.
@@ -56,6 +56,8 @@ pub struct ServerArguments {
         global = true
     )]
     pub server: Address,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Print the server's answer as it is, in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -64,7 +66,7 @@ pub struct ServerArguments {
 impl ServerArguments {
     /// Ready to ask; nothing is connected yet.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Client::new(self.server.clone())
+        Client::new(self.server.clone(), &self.tls)
     }
 
     /// An answer as text: the server's own JSON on one line, or what `render` makes of it.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,6 +10,7 @@ use clap::Args;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::api::{Tls, TlsError, TlsFiles};
 use crate::app::{App, Ended};
 use crate::backend::onnx::end_process;
 use crate::config::{Config, DrainTimes, LogFormat, Settings};
@@ -43,6 +45,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let settings = arguments.settings()?;
     let config = settings.clone().resolve()?;
     let set_log = log(&config)?;
+    let tls = config.tls.as_ref().map(Tls::read).transpose()?.map(Arc::new);
     take_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASIDE_THREADS)
@@ -52,9 +55,11 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         .context("the threads that serve cannot be started")?;
     let outcome = runtime.block_on(async {
         let (tell, drain) = watch::channel(config.drain);
-        let reload = Reload { arguments: again, settings, set_log, drain: tell };
-        reload.at_each_hangup().context("signals cannot be watched")?;
-        let app = App::bind(config, drain).await?;
+        let files = tls.clone().zip(config.tls.clone());
+        let renewal = files.map(|(tls, files)| Renewal { tls, files, failed: None });
+        let reload = Reload { arguments: again, settings, set_log, drain: tell, renewal };
+        reload.begin().context("signals cannot be watched")?;
+        let app = App::bind(config, drain, tls).await?;
         outlive_large_files().context("signals cannot be watched")?;
         let stop = stop_signal().context("signals cannot be watched")?;
         anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
@@ -73,7 +78,21 @@ struct Reload {
     settings: Settings,
     set_log: SetLog,
     drain: watch::Sender<DrainTimes>,
+    /// `None`: the ports are in the clear.
+    renewal: Option<Renewal>,
 }
+
+/// What keeps the certificate that is in force the one that is in the files.
+struct Renewal {
+    tls: Arc<Tls>,
+    files: TlsFiles,
+    /// What was wrong with the files when they were looked at last.
+    failed: Option<String>,
+}
+
+/// How often the files of the certificate are looked at without a signal: whoever renews them may have no way to send
+/// one.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Puts another log filter in force.
 type SetLog = Box<dyn Fn(EnvFilter) + Send>;
@@ -81,30 +100,56 @@ type SetLog = Box<dyn Fn(EnvFilter) + Send>;
 /// Settings that take effect while the server runs.
 const LIVE: [&str; 3] = ["log", "drain_seconds", "drain_delay_seconds"];
 
+/// Those that do so where there is TLS already.
+const LIVE_WITH_TLS: [&str; 3] = ["tls_certificate", "tls_key", "tls_client_ca"];
+
 impl Reload {
     /// Errors: the system does not let the signal be watched.
-    fn at_each_hangup(mut self) -> std::io::Result<()> {
+    fn begin(mut self) -> std::io::Result<()> {
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                if let Err(error) = self.read_again() {
-                    tracing::error!("the settings stay as they are: {error:#}");
+            let mut tick = tokio::time::interval(RENEWAL_INTERVAL);
+            loop {
+                tokio::select! {
+                    told = hangup.recv() => match told {
+                        Some(()) => self.at_hangup(),
+                        None => return,
+                    },
+                    _ = tick.tick() => {
+                        if let Some(renewal) = &mut self.renewal {
+                            renewal.look();
+                        }
+                    }
                 }
             }
         });
         Ok(())
     }
 
-    /// Errors: the settings are wrong; those in force stay.
+    fn at_hangup(&mut self) {
+        if let Err(error) = self.read_again() {
+            tracing::error!("the settings stay as they are: {error:#}");
+        }
+    }
+
+    /// Errors: the settings or the files that they name are wrong; what is in force stays.
     fn read_again(&mut self) -> anyhow::Result<()> {
         let settings = self.arguments.clone().settings()?;
         let config = settings.clone().resolve()?;
+        let filter = EnvFilter::try_new(&config.log).context("log")?;
+        let renewed = match (&mut self.renewal, config.tls) {
+            (Some(renewal), Some(files)) => renewal.renew(files)?,
+            _ => false,
+        };
+        let with_tls = self.renewal.is_some() && settings.tls_certificate.is_some();
+        let live = |key: &str| LIVE.contains(&key) || (with_tls && LIVE_WITH_TLS.contains(&key));
         let changed = self.settings.differing(&settings);
-        let (live, later): (Vec<&str>, Vec<&str>) =
-            changed.iter().map(String::as_str).partition(|key| LIVE.contains(key));
-        (self.set_log)(EnvFilter::try_new(&config.log).context("log")?);
+        let (now, later): (Vec<&str>, Vec<&str>) =
+            changed.iter().map(String::as_str).partition(|key| live(key));
+        (self.set_log)(filter);
         self.drain.send_replace(config.drain);
-        tracing::info!("read the settings again: {} changed", shown(&live));
+        let certificate = if renewed { ", and the TLS files" } else { "" };
+        tracing::info!("read the settings again: {} changed{certificate}", shown(&now));
         if !later.is_empty() {
             tracing::warn!("these take effect when the server is started again: {}", later.join(", "));
         }
@@ -112,7 +157,41 @@ impl Reload {
         self.settings.log = settings.log;
         self.settings.drain_seconds = settings.drain_seconds;
         self.settings.drain_delay_seconds = settings.drain_delay_seconds;
+        if with_tls {
+            self.settings.tls_certificate = settings.tls_certificate;
+            self.settings.tls_key = settings.tls_key;
+            self.settings.tls_client_ca = settings.tls_client_ca;
+        }
         Ok(())
+    }
+}
+
+impl Renewal {
+    /// Puts those files in force. Errors: they are wrong; what is in force stays.
+    fn renew(&mut self, files: TlsFiles) -> Result<bool, TlsError> {
+        let renewed = self.tls.renew(&files)?;
+        (self.files, self.failed) = (files, None);
+        Ok(renewed)
+    }
+
+    /// Looks whether there is something new in the files. The two of a pair are seldom replaced at one moment, so that
+    /// what is wrong is told when it is so twice.
+    fn look(&mut self) {
+        match self.tls.renew(&self.files) {
+            Ok(renewed) => {
+                if renewed {
+                    tracing::info!("read the TLS files again: they have changed");
+                }
+                self.failed = None;
+            }
+            Err(error) => {
+                let failed = error.to_string();
+                if self.failed.as_ref() == Some(&failed) {
+                    tracing::error!("the TLS certificate in force stays: {failed}");
+                }
+                self.failed = Some(failed);
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::api::WireLimits;
+use crate::api::{TlsFiles, WireLimits};
 use crate::backend::onnx::LoadLimits;
 use crate::backend::{Isolation, NoIsolation};
 use crate::control::Mode;
@@ -39,6 +39,18 @@ pub struct Settings {
     /// Address for Prometheus' metrics, or off: then nothing is measured, statistics included [default: 127.0.0.1:8002]
     #[arg(long, env = "WEIR_METRICS", value_name = "ADDR")]
     pub metrics: Option<String>,
+
+    /// Certificate that the HTTP, gRPC and control ports show, in PEM, the chain to its authority behind it; they then speak TLS alone [default: none, in the clear]
+    #[arg(long, env = "WEIR_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM without a password
+    #[arg(long, env = "WEIR_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities in PEM, of one of which every client must show a certificate [default: none, clients need no certificate]
+    #[arg(long, env = "WEIR_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Who decides what is loaded (static: the folder at the start; watch: the folder as it changes; explicit: clients), or an address of its own for the control API; twice for both [default: static]
     #[arg(long, env = "WEIR_CONTROL", value_name = "MODE|ADDR", value_delimiter = ',')]
@@ -243,6 +255,8 @@ pub struct Config {
     pub grpc: SocketAddr,
     /// `None`: nothing is measured.
     pub metrics: Option<SocketAddr>,
+    /// `None`: in the clear.
+    pub tls: Option<TlsFiles>,
     pub mode: Mode,
     /// Where the control API listens; `None`: on the other ports.
     pub control: Option<SocketAddr>,
@@ -325,6 +339,9 @@ impl Settings {
             http,
             grpc,
             metrics,
+            tls_certificate,
+            tls_key,
+            tls_client_ca,
             control,
             load,
             state,
@@ -458,6 +475,7 @@ impl Settings {
                 "off" => None,
                 named => Some(address("metrics", named)?),
             },
+            tls: tls(set.tls_certificate, set.tls_key, set.tls_client_ca)?,
             server_name: text(set.server_name),
             drain: DrainTimes { delay: seconds(set.drain_delay_seconds), most: seconds(set.drain_seconds) },
             worker_threads: number("worker_threads", set.worker_threads, 1024)?,
@@ -549,6 +567,26 @@ pub fn default_state(models: &Path) -> PathBuf {
     let hash: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     let name = whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     base.join(format!("{name}-{hash}"))
+}
+
+/// A certificate with its key, or neither.
+fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let alone = |key, path: PathBuf, reason: &str| {
+        Err(ConfigError::Value { key, value: path.display().to_string(), reason: reason.to_owned() })
+    };
+    match (certificate, key, client_ca) {
+        (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (Some(path), None, _) => alone("tls_certificate", path, "needs its private key: set tls_key too"),
+        (None, Some(path), _) => alone("tls_key", path, "is no certificate's: set tls_certificate too"),
+        (None, None, Some(path)) => {
+            alone("tls_client_ca", path, "goes with TLS: set tls_certificate and tls_key too")
+        }
+        (None, None, None) => Ok(None),
+    }
 }
 
 fn at_least_one(key: &'static str, value: usize, max: usize) -> Result<usize, ConfigError> {
@@ -669,6 +707,14 @@ mod tests {
                 "isolation = 'thread' must be auto, process or none",
             ),
             (Settings { max_message_bytes: Some(usize::MAX), ..Settings::default() }, "max_message_bytes"),
+            (
+                Settings { tls_certificate: Some("c.pem".into()), ..Settings::default() },
+                "tls_certificate = 'c.pem' needs its private key: set tls_key too",
+            ),
+            (
+                Settings { tls_client_ca: Some("ca.pem".into()), ..Settings::default() },
+                "tls_client_ca = 'ca.pem' goes with TLS",
+            ),
         ] {
             let error = settings.resolve().unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -43,6 +43,7 @@ pub const IN_FLIGHT: &str = "weir_requests_in_flight";
 pub const BYTES_IN_FLIGHT: &str = "weir_bytes_in_flight";
 pub const CONNECTIONS: &str = "weir_connections";
 pub const WORKER_RESTARTS: &str = "weir_worker_restarts_total";
+pub const CERTIFICATE_ENDS: &str = "weir_tls_certificate_expiry_timestamp_seconds";
 pub const BUILD_INFO: &str = "weir_build_info";
 
 const COUNTERS: &[(&str, &str)] = &[
@@ -75,6 +76,7 @@ const GAUGES: &[(&str, &str)] = &[
         "Bytes of requests inside the server and of answers that wait to be sent; small ones are not counted.",
     ),
     (CONNECTIONS, "Open connections, by port."),
+    (CERTIFICATE_ENDS, "When the TLS certificate in force ends, in seconds since 1970."),
     (BUILD_INFO, "Always 1; the labels tell the versions of Weir and of ONNX Runtime."),
 ];
 

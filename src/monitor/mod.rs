@@ -31,8 +31,9 @@ use crate::event::{EventSink, Outcome, Protocol, ServableProfile, ServableSink, 
 use crate::id::ServableId;
 use meters::ServableMeters;
 use metrics::{
-    BUILD_INFO, BYTES_IN_FLIGHT, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CALLS_IN_FLIGHT, CONNECTIONS,
-    IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE, WORKER_RESTARTS,
+    BUILD_INFO, BYTES_IN_FLIGHT, CACHE_BYTES, CACHE_ENTRIES, CACHE_EVICTIONS, CALLS_IN_FLIGHT,
+    CERTIFICATE_ENDS, CONNECTIONS, IN_FLIGHT, MODEL_READY, QUEUE_DEPTH, RECEIVED, REQUESTS, ROUTE_SHARE,
+    WORKER_RESTARTS,
 };
 use metrics::{counter, gauge, recorder};
 use shadows::Shadows;
@@ -62,6 +63,8 @@ pub struct Readings {
     pub connections: Vec<(&'static str, usize)>,
     /// `None`: no version asked that its answers be kept.
     pub cache: Option<CacheUse>,
+    /// When the TLS certificate ends, in seconds since 1970; `None`: there is none.
+    pub certificate_ends: Option<i64>,
 }
 
 /// Listens to the server and answers with numbers.
@@ -112,6 +115,9 @@ impl Monitor {
             gauge(server, CACHE_BYTES, &[]).set(cache.bytes as f64);
             gauge(server, CACHE_ENTRIES, &[]).set(cache.entries as f64);
             counter(server, CACHE_EVICTIONS, &[]).absolute(cache.evicted);
+        }
+        if let Some(ends) = readings.certificate_ends {
+            gauge(server, CERTIFICATE_ENDS, &[]).set(ends as f64);
         }
         ::metrics::with_local_recorder(server, || self.process.collect());
         let depths = readings.queue_depths.iter().map(|(id, depth)| (id, *depth));

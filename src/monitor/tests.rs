@@ -155,6 +155,7 @@ fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
         bytes_in_flight: 7,
         connections: vec![("http", 3)],
         cache: None,
+        certificate_ends: None,
     };
     let page = monitor.render(&readings);
     assert_eq!(sum(&page, "weir_queue_depth", &[]), Some(7.0));

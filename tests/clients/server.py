@@ -15,6 +15,7 @@ _ADDRESS = re.compile(r"^(http|grpc|metrics|control)\s+(\S+:\d+)\s*$")
 # Loading a thousand models on a busy machine takes a while; a server that says nothing for this long hangs.
 READY_SECONDS_MAX = 300
 STOP_SECONDS_MAX = 20
+END_SECONDS_MAX = 5
 
 
 class Weir:
@@ -61,9 +62,9 @@ class StartedWeir(Weir):
             text=True,
             errors="replace",
         )
-        self._stderr = collections.deque(maxlen=30)
+        self._stderr = collections.deque(maxlen=200)
         lines = queue.Queue()
-        _each_line(self._process.stderr, self._stderr.append)
+        self._stderr_read = _each_line(self._process.stderr, self._stderr.append)
         _each_line(self._process.stdout, lines.put, at_end=lambda: lines.put(None))
         if not until_ready:
             super().__init__(*at, models)
@@ -86,12 +87,21 @@ class StartedWeir(Weir):
             except queue.Empty:
                 line = None
             if line is None:
-                code = self._process.poll()
+                code = self._end_heard()
                 raise NotStarted(f"exit code {code}, {len(addresses)} addresses\n" + "".join(self._stderr))
             if match := _ADDRESS.match(line):
                 addresses[match[1]] = match[2]
             elif line.startswith("ready"):
                 return addresses
+
+    def _end_heard(self):
+        """The exit code of a server that has closed its output, once what it said last is there; None: it runs on."""
+        try:
+            code = self._process.wait(END_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            return None
+        self._stderr_read.join(END_SECONDS_MAX)
+        return code
 
     @property
     def running(self):
@@ -102,9 +112,14 @@ class StartedWeir(Weir):
         return self._process.pid
 
     @property
+    def log(self):
+        """What it wrote to stderr last."""
+        return "".join(self._stderr)
+
+    @property
     def last_words(self):
         """The exit code and the end of stderr."""
-        return f"exit code {self._process.poll()}\n" + "".join(self._stderr)
+        return f"exit code {self._process.poll()}\n" + self.log
 
     def stop(self):
         """SIGTERM, then SIGKILL; gives the exit code."""
@@ -140,4 +155,6 @@ def _each_line(stream, take, at_end=lambda: None):
             take(line)
         at_end()
 
-    threading.Thread(target=read, daemon=True).start()
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread

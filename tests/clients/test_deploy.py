@@ -190,7 +190,8 @@ def test_supervisors_wait_for_the_whole_drain():
         return ours["drain_delay_seconds"] + ours["drain_seconds"] + LAST_CALL_SECONDS
 
     assert seconds(unit()["TimeoutStopSec"]) > whole("systemd")
-    assert pod()["terminationGracePeriodSeconds"] > whole("kubernetes")
+    hook = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod()["terminationGracePeriodSeconds"] > hook + whole("kubernetes")
     (stop,) = set(re.findall(r"--stop-timeout (\d+)", (DEPLOY / "docker" / "Dockerfile").read_text()))
     assert int(stop) > whole("docker")
     # Balancers have seen that a replica is gone before it is there again and loads.

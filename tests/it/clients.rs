@@ -30,6 +30,7 @@ files! {
     prometheus_client_reads_the_metrics: "test_metrics.py",
     hostile_requests_are_answered_or_refused: "test_hostile_requests.py",
     hostile_models_are_refused_or_harmless: "test_hostile_models.py",
+    tls_is_spoken_and_renewed: "test_tls.py",
     balancers_lose_no_request: "test_balancers.py",
     what_is_in_deploy_is_valid: "test_deploy.py",
     what_perf_analyzer_asks_is_answered: "test_perf_analyzer.py",

@@ -6,6 +6,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use weir::proto::inference as pb;
 
 use crate::support::grpc;
+use crate::support::http::Connection;
 use crate::support::repository::Repository;
 use crate::support::weir::Weir;
 use crate::support::{PATIENCE, eventually};
@@ -37,16 +38,19 @@ fn status(weir: &Weir, service: &str) -> i32 {
 /// Holds that the server is ready, or not for that reason, whoever asks.
 #[track_caller]
 fn says(weir: &Weir, reason: Option<&str>) {
-    let answer = weir.get("/v2/health/ready");
-    match reason {
-        None => _ = answer.expect(200),
-        Some(reason) => assert_eq!(answer.error(503), reason),
+    // Probes may ask the port for metrics too.
+    for port in [weir.http, weir.metrics] {
+        let answer = Connection::open(port).ask("GET", "/v2/health/ready", &[], b"");
+        match reason {
+            None => _ = answer.expect(200),
+            Some(reason) => assert_eq!(answer.error(503), reason),
+        }
+        Connection::open(port).ask("GET", "/v2/health/live", &[], b"").expect(200);
     }
     let ready =
         grpc::call::<pb::ServerReadyResponse>(weir.grpc, "ServerReady", &pb::ServerReadyRequest {}).ready;
     assert_eq!(ready, reason.is_none());
     assert_eq!(status(weir, ""), if ready { 1 } else { 2 });
-    weir.get("/v2/health/live").expect(200);
 }
 
 #[test]

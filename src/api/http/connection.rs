@@ -12,13 +12,13 @@ use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::api::http2::{Allowance, Answering, Connection};
 use crate::api::incoming::Incoming;
 use crate::api::limits::HeadLimits;
 use crate::api::listener::{Accepted, Drain, SILENCE_MAX};
+use crate::api::stream::Stream;
 use crate::api::watch::{Connected, Protocol, Vitals, WatchedIo, drive};
 
 /// What an HTTP/2 client says first (RFC 9113, 3.4).
@@ -108,7 +108,7 @@ where
 }
 
 /// What the client speaks, by its first bytes, which are put into `first`. `None`: it has gone.
-async fn protocol(stream: &mut TcpStream, first: &mut Vec<u8>) -> Option<Protocol> {
+async fn protocol(stream: &mut Stream, first: &mut Vec<u8>) -> Option<Protocol> {
     while first.len() < PREFACE.len() {
         let mut bytes = [0; PREFACE.len()];
         let room = PREFACE.len() - first.len();

@@ -19,7 +19,6 @@ use super::chunks::Chunks;
 use super::control::{self, ControlPort};
 use super::http2::Allowance;
 use super::incoming::Incoming;
-use super::limits::WireLimits;
 use super::listener::{Accepted, Drain};
 use super::questions::Gateway;
 use super::status;
@@ -56,31 +55,48 @@ pub async fn serve(gateway: Arc<Gateway>, accepted: Accepted, drain: Drain) {
 /// Streams at once on one connection for metrics: nobody asks for more than a page at a time.
 const METRICS_STREAMS_MAX: u32 = 16;
 
-/// Answers `GET /metrics` out of `render`.
+/// Answers `GET /metrics` out of `render`, and the server's health: probes often cannot ask the ports that clients ask.
 pub async fn serve_metrics(
+    gateway: Arc<Gateway>,
     render: Arc<dyn Fn() -> String + Send + Sync>,
-    limits: WireLimits,
     accepted: Accepted,
     drain: Drain,
 ) {
-    let allowance = Allowance { streams_max: METRICS_STREAMS_MAX, limits };
+    let allowance = Allowance { streams_max: METRICS_STREAMS_MAX, limits: gateway.limits };
     connection(accepted, drain, allowance, move |request: Request<Incoming>| {
-        let render = Arc::clone(&render);
-        async move { metrics_page(&request, &*render) }
+        let (gateway, render) = (Arc::clone(&gateway), Arc::clone(&render));
+        async move {
+            let path = request.uri().path();
+            if !["/metrics", "/v2/health/live", "/v2/health/ready"].contains(&path) {
+                return failure(StatusCode::NOT_FOUND, "no such path; the metrics are at /metrics");
+            }
+            match (path, request.method()) {
+                ("/metrics", &Method::GET | &Method::HEAD) => metrics_page(render()),
+                ("/v2/health/live", &Method::GET | &Method::HEAD) => live(),
+                (_, &Method::GET | &Method::HEAD) => ready(&gateway).unwrap_or_else(|error| refusal(&error)),
+                _ => wrong_method("GET"),
+            }
+        }
     })
     .await;
 }
 
-fn metrics_page(request: &Request<Incoming>, render: &dyn Fn() -> String) -> Response<Body> {
-    match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => {
-            let mut response = Response::new(Body::from(render()));
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            response
-        }
-        ("/metrics", _) => wrong_method("GET"),
-        _ => failure(StatusCode::NOT_FOUND, "no such path; the metrics are at /metrics"),
+fn metrics_page(page: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(page));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn live() -> Response<Body> {
+    json(&serde_json::json!({"live": true}))
+}
+
+/// Errors: the server is not ready, for a reason.
+fn ready(gateway: &Gateway) -> Result<Response<Body>, ServeError> {
+    match gateway.readiness.reason() {
+        None => Ok(json(&serde_json::json!({"ready": true}))),
+        Some(reason) => Err(ServeError::new(ErrorKind::Unavailable, reason)),
     }
 }
 
@@ -111,11 +127,8 @@ async fn respond(
     let (model, pin) = (route.model.as_str(), &route.pin);
     match route.resource {
         Resource::Server => Ok(json(&json::server_metadata(&gateway.server_metadata()))),
-        Resource::Live => Ok(json(&serde_json::json!({"live": true}))),
-        Resource::Ready => match gateway.readiness.reason() {
-            None => Ok(json(&serde_json::json!({"ready": true}))),
-            Some(reason) => Err(ServeError::new(ErrorKind::Unavailable, reason)),
-        },
+        Resource::Live => Ok(live()),
+        Resource::Ready => ready(gateway),
         Resource::ModelMetadata => Ok(json(&json::model_metadata(&gateway.model_metadata(model, pin)?))),
         Resource::ModelReady => match gateway.model_ready(model, pin)? {
             true => Ok(Response::new(Body::default())),

@@ -144,8 +144,11 @@ impl BenchArguments {
         protocols
     }
 
-    /// Errors: `--url` for two front ends, or an address below a path.
+    /// Errors: `--url` for two front ends, or a server behind TLS.
     pub fn target(&self) -> anyhow::Result<Target> {
+        if self.server.is_secure() {
+            anyhow::bail!("load is put on servers in the clear alone: --server is http://HOST:PORT here");
+        }
         let mut target = Target::new(&self.model, self.version.as_deref().unwrap_or_default());
         let (host, port) = self.server.host_and_port();
         target.http = format!("{host}:{port}");

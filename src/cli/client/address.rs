@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// `http://HOST[:PORT][/PREFIX]`, without a slash at the end.
+/// `http://HOST[:PORT][/PREFIX]` or the same with https, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address(String);
 
@@ -15,10 +15,18 @@ impl Address {
         format!("{}{path}", self.0)
     }
 
-    /// Host, in brackets where it is an IPv6 address, and port; HTTP's own where none is named.
+    /// Whether it speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// Host, in brackets where it is an IPv6 address, and port; its scheme's own where none is named.
     pub fn host_and_port(&self) -> (String, u16) {
         let uri: Uri = self.0.parse().expect("it was checked when it was made");
-        (uri.host().unwrap_or_default().to_owned(), uri.port_u16().unwrap_or(80))
+        (
+            uri.host().unwrap_or_default().to_owned(),
+            uri.port_u16().unwrap_or(if self.is_secure() { 443 } else { 80 }),
+        )
     }
 }
 
@@ -28,11 +36,7 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = "an address is http://HOST:PORT, such as http://127.0.0.1:8000";
         let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err("only http:// is spoken here".to_owned()),
-            _ => return Err(form.to_owned()),
-        }
+        let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or(form)?;
         // Neither a user's name before the host nor anything but a port behind it.
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let port = uri.host().filter(|host| !host.is_empty()).and_then(|host| authority.strip_prefix(host));
@@ -44,7 +48,7 @@ impl FromStr for Address {
         if !port_is_well || uri.query().is_some() || text.contains('#') {
             return Err(form.to_owned());
         }
-        Ok(Self(format!("http://{authority}{}", uri.path().trim_end_matches('/'))))
+        Ok(Self(format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))))
     }
 }
 
@@ -66,6 +70,7 @@ mod tests {
             ("HTTP://host", "http://host/x"),
             ("http://[::1]:80", "http://[::1]:80/x"),
             ("http://proxy/weir/", "http://proxy/weir/x"),
+            ("https://host:8443", "https://host:8443/x"),
         ] {
             assert_eq!(text.parse::<Address>().map(|address| address.uri("/x")), Ok(uri.to_owned()));
         }
@@ -86,9 +91,10 @@ mod tests {
         ] {
             assert!(wrong.parse::<Address>().is_err_and(|error| error.contains("such as")), "{wrong:?}");
         }
-        for (text, host, port) in [("http://h", "h", 80), ("http://[::1]:7/x", "[::1]", 7)] {
+        for (text, host, port) in
+            [("http://h", "h", 80), ("http://[::1]:7/x", "[::1]", 7), ("https://h", "h", 443)]
+        {
             assert_eq!(text.parse::<Address>().unwrap().host_and_port(), (host.to_owned(), port));
         }
-        assert_eq!("https://h".parse::<Address>(), Err("only http:// is spoken here".to_owned()));
     }
 }

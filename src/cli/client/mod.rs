@@ -1,15 +1,17 @@
-//! Asks a server's control API over HTTP/1.1, one call after the other.
+//! Asks a server's control API over HTTP/1.1, in the clear or over TLS, one call after the other.
 //!
 //! Always: a call has a time limit; what a server says is read within a size limit, and cannot steer the terminal.
-//! Not here: TLS, retries, what the answers mean.
+//! Not here: retries, what the answers mean.
 
 mod address;
 mod answer;
 #[cfg(test)]
 pub mod canned;
+mod tls;
 
 pub use address::Address;
 pub use answer::Answer;
+pub use tls::TlsArguments;
 
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -43,6 +46,10 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 pub enum ClientError {
     #[error("no weir answers at {0}; is it running, and is --server right?")]
     Nobody(Address),
+    #[error(
+        "there is no TLS with {address}: {cause}; is --server right, and does --ca hold the server's authority?"
+    )]
+    Untrusted { address: Address, cause: String },
     #[error("{address} has not answered within {seconds} s{consequence}")]
     Late { address: Address, seconds: u64, consequence: &'static str },
     #[error("the connection to {address} broke before the answer was there{consequence}: {cause}")]
@@ -58,6 +65,7 @@ impl ClientError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Nobody(_) | Self::Late { .. } | Self::Broken { .. } => true,
+            Self::Untrusted { .. } => false,
             // What a server says while it starts, and a proxy while nobody is behind it.
             Self::Refused { status, .. } | Self::Foreign { status, .. } => matches!(
                 *status,
@@ -153,21 +161,27 @@ fn path(segments: &[&str]) -> String {
 /// Makes calls of one server.
 pub struct Client {
     address: Address,
-    http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Client {
     /// Connects to nothing yet.
     ///
-    /// Errors: the operating system gives this process no more files.
-    pub fn new(address: Address) -> anyhow::Result<Self> {
+    /// Errors: the operating system gives this process no more files, or what TLS needs cannot be read.
+    pub fn new(address: Address, tls: &TlsArguments) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("the network cannot be used")?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(Duration::from_secs(CONNECT_SECONDS)));
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.config(address.is_secure())?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             // Between calls nothing runs here that would see a connection close, so none is kept.
             .pool_max_idle_per_host(0)
@@ -191,7 +205,11 @@ impl Client {
         let broken = |cause| ClientError::Broken { address: self.address.clone(), consequence, cause };
         let response = self.http.request(self.request(call)).await.map_err(|error| {
             if error.is_connect() {
-                return ClientError::Nobody(self.address.clone());
+                let address = self.address.clone();
+                return match tls_error(&error) {
+                    Some(cause) => ClientError::Untrusted { address, cause },
+                    None => ClientError::Nobody(address),
+                };
             }
             broken(innermost(&error))
         })?;
@@ -226,6 +244,20 @@ impl Client {
         let sentence = json.ok().and_then(Answer::refusal).ok_or_else(|| foreign("a reason"))?;
         Err(ClientError::Refused { status, sentence })
     }
+}
+
+/// What keeps two sides from TLS, if that is what an error is about.
+fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(cause) = error.downcast_ref::<rustls::Error>() {
+            return Some(cause.to_string());
+        }
+        // What an I/O error holds is not among its sources.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = held.map(|held| held as _).or_else(|| error.source());
+    }
+    None
 }
 
 /// The cause behind all others: the layers above it only say that something went wrong.

@@ -5,7 +5,7 @@ use super::*;
 use crate::proto::control::{Arm, Labels, Route};
 
 fn client(url: &str) -> Client {
-    Client::new(url.parse().unwrap()).unwrap()
+    Client::new(url.parse().unwrap(), &TlsArguments::default()).unwrap()
 }
 
 #[test]
