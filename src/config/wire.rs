@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, Settings, at_least_one};
+use super::resolve::at_least_one;
+use super::{ConfigError, Settings};
 use crate::api::{BodyPace, HeadLimits, RequestLimits, Times, WireLimits};
 
 /// Requests of one inference stream that run at once: enough to fill a batch, few enough for one client.
