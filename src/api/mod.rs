@@ -6,6 +6,7 @@
 mod chunks;
 pub mod control;
 pub mod convert;
+mod frames;
 pub mod grpc;
 pub mod http;
 mod http2;

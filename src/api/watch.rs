@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 
+use super::frames::Frames;
 use super::limits::Times;
 use super::listener::{Drain, SILENCE_MAX};
 use super::stream::Stream;
@@ -39,6 +40,8 @@ pub struct Vitals {
     pongs: AtomicU32,
     /// Whether the protocol's own greeting is over.
     open: AtomicBool,
+    /// Frames of HTTP/2 that have ended, and in the two lowest bits whether one of a body, or another, has begun since.
+    frames: AtomicU32,
     /// Whether the client has said that it sends no more while a request of its is under way.
     silent: AtomicBool,
 }
@@ -75,6 +78,7 @@ impl Vitals {
             unsent: self.unsent.load(Ordering::Relaxed),
             pongs: self.pongs.load(Ordering::Relaxed),
             open: self.open.load(Ordering::Relaxed),
+            frames: self.frames.load(Ordering::Relaxed),
             silent: self.silent.load(Ordering::Relaxed),
         }
     }
@@ -115,11 +119,13 @@ pub struct WatchedIo {
     first: Bytes,
     /// Whether a client that sends no more may still wait for its answer.
     half_closes: bool,
+    /// Of HTTP/2.
+    frames: Option<Frames>,
 }
 
 impl WatchedIo {
     pub fn new(stream: Stream, vitals: Arc<Vitals>, first: Bytes) -> Self {
-        Self { stream, vitals, first, half_closes: false }
+        Self { stream, vitals, first, half_closes: false, frames: None }
     }
 
     /// As one of HTTP/1, where a client may shut its side once it has sent its request. To hyper that is a client that
@@ -127,6 +133,12 @@ impl WatchedIo {
     #[must_use]
     pub fn half_closing(self) -> Self {
         Self { half_closes: true, ..self }
+    }
+
+    /// As one of HTTP/2, whose frames are followed.
+    #[must_use]
+    pub fn framed(self) -> Self {
+        Self { frames: Some(Frames::new()), ..self }
     }
 
     /// Whether the client has not said anything yet.
@@ -154,8 +166,8 @@ impl AsyncRead for WatchedIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if self.first.is_empty() {
-            let before = buffer.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
             let ended = buffer.filled().len() == before && buffer.remaining() > 0;
             if ended && self.half_closes {
@@ -170,6 +182,12 @@ impl AsyncRead for WatchedIo {
             let length = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first[..length]);
             self.first.advance(length);
+        }
+        if let Some(frames) = &mut self.frames {
+            frames.take(&buffer.filled()[before..]);
+            let begun = u32::from(frames.in_body()) * IN_BODY | u32::from(frames.partial()) * PARTIAL;
+            let told = (frames.ended() << 2) | begun;
+            self.vitals.frames.store(told, Ordering::Relaxed);
         }
         self.vitals.reads.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Ok(()))
@@ -222,12 +240,22 @@ struct Counts {
     unsent: u32,
     pongs: u32,
     open: bool,
+    frames: u32,
     silent: bool,
 }
+
+/// Bits of [`Counts::frames`].
+const PARTIAL: u32 = 1;
+const IN_BODY: u32 = 2;
 
 impl Counts {
     fn busy(&self) -> bool {
         self.begun != self.ended
+    }
+
+    /// A frame of HTTP/2 has begun that nobody else waits for.
+    fn partial(&self) -> bool {
+        self.frames & PARTIAL != 0 || (self.frames & IN_BODY != 0 && !self.busy())
     }
 
     /// Something waits for the client to take it.
@@ -277,7 +305,7 @@ struct Watch {
     times: Times,
     protocol: Protocol,
     seen: Counts,
-    /// Since when the head of a request is awaited, and after how many requests.
+    /// Since when the head of a request or a frame is awaited, and after how many.
     head: Option<(Instant, u32)>,
     /// Since when the client takes next to nothing of what waits, and the bytes written by then.
     stall: Option<(Instant, u64)>,
@@ -318,16 +346,20 @@ impl Watch {
         self.seen = counts;
         let heading = match self.protocol {
             Protocol::Http1 => !counts.busy() && (counts.begun == 0 || counts.reads != counts.claimed),
-            Protocol::Http2 => !counts.open,
+            Protocol::Http2 => !counts.open || counts.partial(),
+        };
+        let heads = match self.protocol {
+            Protocol::Http1 => counts.begun,
+            Protocol::Http2 => counts.frames,
         };
         match self.head {
             _ if !heading => self.head = None,
-            Some((since, begun)) if begun == counts.begun => {
+            Some((since, before)) if before == heads => {
                 if now - since >= self.times.head {
                     return Finding::SlowHead;
                 }
             }
-            _ => self.head = Some((now, counts.begun)),
+            _ => self.head = Some((now, heads)),
         }
         match self.stall {
             _ if !counts.owes() => self.stall = None,

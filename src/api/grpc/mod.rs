@@ -192,7 +192,7 @@ impl Services {
         let counted = Arc::clone(&vitals);
         let limits = self.gateway.limits;
         let allowance = Allowance { streams_max: limits.streams_max, limits };
-        let io = WatchedIo::new(stream, Arc::clone(&vitals), Bytes::new());
+        let io = WatchedIo::new(stream, Arc::clone(&vitals), Bytes::new()).framed();
         let serve = move |request, answering: Answering| {
             let call = counted.call();
             let services = Arc::clone(&self);

@@ -90,8 +90,11 @@ where
             drive(connection, &vitals, Protocol::Http1, times, drain).await;
         }
         Ok(Some(Protocol::Http2)) => {
-            let connection =
-                Connection::new(io, Arc::clone(&vitals), allowance, move |request, answering: Answering| {
+            let connection = Connection::new(
+                io.framed(),
+                Arc::clone(&vitals),
+                allowance,
+                move |request, answering: Answering| {
                     let call = counted.call();
                     let head_alone = request.method() == Method::HEAD;
                     let answer = serve(request);
@@ -101,7 +104,8 @@ where
                         answering.with(pin!(answer)).await;
                         drop(call);
                     }));
-                });
+                },
+            );
             drive(connection, &vitals, Protocol::Http2, times, drain).await;
         }
     }

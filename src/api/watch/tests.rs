@@ -42,11 +42,21 @@ fn a_head_that_does_not_come_ends_a_connection_and_a_rest_does_not() {
     check(Protocol::Http2, &[(3, open(nothing)), (10, open(nothing))], Finding::Well);
     check(Protocol::Http1, &[(3, after(1)), (800, after(1))], Finding::Well);
     // Bytes of a second head, one after the other.
-    let partly = |reads| Counts { reads, ..after(1) };
-    check(Protocol::Http1, &[(3, after(1)), (100, partly(2)), (103, partly(5))], Finding::Well);
-    check(Protocol::Http1, &[(3, after(1)), (100, partly(2)), (104, partly(6))], Finding::SlowHead);
+    let bytes = |reads| Counts { reads, ..after(1) };
+    check(Protocol::Http1, &[(3, after(1)), (100, bytes(2)), (103, bytes(5))], Finding::Well);
+    check(Protocol::Http1, &[(3, after(1)), (100, bytes(2)), (104, bytes(6))], Finding::SlowHead);
+    // A frame of HTTP/2, or headers over several.
+    let partly = |frames: u32| Counts { frames: frames << 2 | PARTIAL, ..open(after(1)) };
+    check(Protocol::Http2, &[(3, open(after(1))), (50, partly(7)), (53, partly(7))], Finding::Well);
+    check(Protocol::Http2, &[(3, open(after(1))), (50, partly(7)), (54, partly(7))], Finding::SlowHead);
+    check(Protocol::Http2, &[(3, open(after(1))), (50, partly(7)), (54, partly(8))], Finding::Well);
+    // A body of a request, whose pace is looked after elsewhere, and one of none.
+    let body = Counts { frames: 7 << 2 | IN_BODY, ..open(after(1)) };
+    check(Protocol::Http2, &[(3, body), (7, body)], Finding::SlowHead);
+    let asked = Counts { ended: 0, ..body };
+    check(Protocol::Http2, &[(3, asked), (7, asked)], Finding::Well);
     // The next one begins anew.
-    check(Protocol::Http1, &[(3, partly(2)), (6, Counts { reads: 9, ..after(2) })], Finding::Well);
+    check(Protocol::Http1, &[(3, bytes(2)), (6, Counts { reads: 9, ..after(2) })], Finding::Well);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{IN_TIME, impatient, still_well};
 use crate::support::http2::{End, Raw, flags, kind};
+use crate::support::project;
 use crate::support::weir::Weir;
 
 /// Both ports that speak HTTP/2.
@@ -135,6 +136,28 @@ fn who_says_hello_too_slowly_or_half_a_head_is_hung_up_on() {
         assert!(Raw::open(port).sends_and_is_closed(&half, IN_TIME), "{port}");
         // Nor does one that has gone.
         assert!(Raw::open(port).sends_and_is_closed(b"", IN_TIME), "{port}");
+        still_well(&weir);
+    }
+}
+
+#[test]
+fn a_frame_that_does_not_end_has_the_time_of_a_head() {
+    // Pings are a minute apart: it is not they that tell.
+    let weir = Weir::start(project("models"), &["--header-seconds", "1"]);
+    let whole = open(1);
+    let half_head = Raw::frame(kind::HEADERS, 0, 1, &Raw::head("GET", "/v2", &[]));
+    let data = Raw::frame(kind::DATA, 0, 3, &[0; 1000]);
+    for port in ports(&weir) {
+        for (what, frames) in [
+            ("half a frame's head", whole[..5].to_vec()),
+            ("half a frame", whole[..20].to_vec()),
+            ("headers that go on", half_head.clone()),
+            ("headers that went on", [half_head.clone(), Raw::frame(kind::CONTINUATION, 0, 1, b"")].concat()),
+            ("settings", Raw::frame(kind::SETTINGS, 0, 0, &[0; 6])[..12].to_vec()),
+            ("a body of nobody", data[..500].to_vec()),
+        ] {
+            assert!(Raw::open(port).sends_and_is_closed(&frames, IN_TIME), "{what} on {port}");
+        }
         still_well(&weir);
     }
 }
