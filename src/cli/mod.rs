@@ -14,6 +14,7 @@ mod feedback;
 mod label;
 mod load;
 mod options;
+mod output;
 mod progress;
 mod rollout;
 mod route;
@@ -91,7 +92,8 @@ pub fn main() -> ExitCode {
         Ok(verdict) => verdict.into(),
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir: {error:#}");
+            // Nobody may be reading.
+            let _ = writeln!(std::io::stderr(), "weir: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,5 @@
 //! `weir serve`: the server from its settings to its end.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use clap::Args;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use super::output::{OneLine, Output};
 use crate::api::{Tls, TlsError, TlsFiles};
 use crate::app::{App, Ended};
 use crate::backend::onnx::end_process;
@@ -62,7 +62,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         let app = App::bind(config, drain, tls).await?;
         outlive_large_files().context("signals cannot be watched")?;
         let stop = stop_signal().context("signals cannot be watched")?;
-        anyhow::Ok(app.run(stop, &mut std::io::stdout()).await?)
+        anyhow::Ok(app.run(stop, &mut Output::default()).await?)
     });
     if let Ok(Ended::WithWorkLeft) = outcome {
         end_process(0);
@@ -234,7 +234,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         })
         .await;
         next().await;
-        eprintln!("weir: a second signal: ending at once");
+        tracing::error!("a second signal: ending at once");
         end_process(1);
     });
     Ok(async move {
@@ -255,35 +255,15 @@ fn take_all_descriptors() {
 #[cfg(not(target_os = "linux"))]
 fn take_all_descriptors() {}
 
-/// Standard error for a log whose lines are one line each, whatever client's text is in them: control characters, with
-/// which a text could end its line or colour the next one, are written as `?`.
-struct OneLine(std::io::Stderr);
-
-impl Write for OneLine {
-    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
-        let (text, end) = match event.split_last() {
-            Some((b'\n', text)) => (text, &b"\n"[..]),
-            _ => (event, &b""[..]),
-        };
-        if !text.iter().any(u8::is_ascii_control) {
-            return self.0.write_all(event).map(|()| event.len());
-        }
-        let clean: Vec<u8> = text.iter().map(|b| if b.is_ascii_control() { b'?' } else { *b }).collect();
-        self.0.write_all(&[&clean, end].concat()).map(|()| event.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
 /// Begins the log; tells how to filter it otherwise.
 fn log(config: &Config) -> anyhow::Result<SetLog> {
+    // The standard library's own words would wait for a reader.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("log = '{}'", config.log))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Colours are control characters.
-        .with_writer(|| OneLine(std::io::stderr()))
+        .with_writer(|| OneLine)
         .with_ansi(false);
     // Reloading fails only where there is no log any more.
     Ok(match config.log_format {

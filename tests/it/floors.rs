@@ -43,7 +43,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["api"]),
     ("hyper_rustls", &["cli/client"]),
     ("x509_parser", &["api/tls.rs"]),
-    ("rustix", &["backend/folder.rs", "backend/onnx", "bench/alarm.rs", "cli/serve.rs"]),
+    ("rustix", &["backend/folder.rs", "backend/onnx", "bench/alarm.rs", "cli/output.rs", "cli/serve.rs"]),
     ("clap", &["cli", "config"]),
     ("anyhow", &["cli", "main.rs"]),
     ("rusqlite", &["control/store", "control/outcomes"]),
