@@ -26,4 +26,4 @@ pub use limits::{BodyPace, HeadLimits, Times, WireLimits};
 pub use listener::{Accepted, Connections, Drain, Port};
 pub use questions::Gateway;
 pub use tls::{Spoken, Tls, TlsError, TlsFiles};
-pub use workers::Workers;
+pub use workers::{Workers, keep_a_thread};

@@ -69,6 +69,19 @@ impl Workers {
     }
 }
 
+/// How often the thread that may block is given something to do: before it ends for want of it, which takes tokio ten
+/// seconds.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// Keeps a thread of the runtime that may block. Where the system gives no more threads, work then waits for that one;
+/// without any, tokio panics. Never returns.
+pub async fn keep_a_thread() {
+    loop {
+        let _ = tokio::task::spawn_blocking(|| ()).await;
+        tokio::time::sleep(IDLE_MAX).await;
+    }
+}
+
 impl Worker {
     fn start(number: usize) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
@@ -82,6 +95,7 @@ impl Worker {
                     return;
                 }
             };
+            runtime.spawn(keep_a_thread());
             let _ = tell_started.send(Ok(runtime.handle().clone()));
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();

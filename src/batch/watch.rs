@@ -21,9 +21,13 @@ const FORCED_AFTER: Duration = Duration::from_millis(500);
 
 /// A call may take this long whatever was measured, where nobody says otherwise: longer than any that is meant to be
 /// waited for, shorter than people wait.
-const CALL_MAX: Duration = Duration::from_secs(4);
+const CALL_MAX: Duration = Duration::from_secs(3);
 
-/// Beyond [`CALL_MAX`], a call may take so many times what calls of its size take: a machine may be that busy.
+/// The same of a call that runs again alone, because those that ran with it did not come to an end: most do in no time, and
+/// the others are known well enough.
+const AGAIN_MAX: Duration = Duration::from_millis(100);
+
+/// Beyond these, a call may take so many times what calls of its size take: a machine may be that busy.
 const CALL_FACTOR: u32 = 10;
 
 /// How a request's client and the scheduler stand to each other.
@@ -71,8 +75,9 @@ struct Inner {
 struct Running {
     stop: Arc<Stop>,
     since: Instant,
-    size: Size,
     waiting: SmallVec<[Arc<Presence>; 4]>,
+    /// How long it may take.
+    most: Duration,
     asked: Option<Instant>,
 }
 
@@ -104,17 +109,17 @@ impl Calls {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call of that size begins, for these requests.
+    /// A call begins that may take so long, for these requests.
     pub fn begin(
         &self,
         since: Instant,
-        size: Size,
+        most: Duration,
         waiting: impl Iterator<Item = Arc<Presence>>,
     ) -> Call<'_> {
         let mut inner = self.lock();
         let stop = inner.idle.pop().unwrap_or_default();
         let running =
-            Running { stop: Arc::clone(&stop), since, size, waiting: waiting.collect(), asked: None };
+            Running { stop: Arc::clone(&stop), since, most, waiting: waiting.collect(), asked: None };
         inner.running.push(running);
         Call { calls: self, stop }
     }
@@ -129,6 +134,11 @@ impl Calls {
         self.call_max.unwrap_or_else(|| CALL_MAX.max(CALL_FACTOR * self.costs.predict(size)))
     }
 
+    /// How long one may take that runs again alone after a call that did not come to an end.
+    pub fn again_max(&self, size: Size) -> Duration {
+        AGAIN_MAX.max(CALL_FACTOR * self.costs.predict(size)).min(self.call_max(size))
+    }
+
     fn look(&self, now: Instant) {
         for running in &mut self.lock().running {
             let took = now.saturating_duration_since(running.since);
@@ -139,7 +149,7 @@ impl Calls {
                 None => {
                     let wanted = running.waiting.iter().any(|presence| !presence.is_gone());
                     // One that began just now is left to end by itself.
-                    if took >= LOOK && (!wanted || took >= self.call_max(running.size)) {
+                    if took >= LOOK && (!wanted || took >= running.most) {
                         running.stop.ask();
                         running.asked = Some(now);
                     }
@@ -189,7 +199,7 @@ mod tests {
         let calls = calls(None);
         let (one, other) = (Arc::new(Presence::default()), Arc::new(Presence::default()));
         let now = Instant::now();
-        let call = calls.begin(now, SIZE, [Arc::clone(&one), Arc::clone(&other)].into_iter());
+        let call = calls.begin(now, calls.call_max(SIZE), [Arc::clone(&one), Arc::clone(&other)].into_iter());
         one.leave();
         calls.look(now + Duration::from_secs(1));
         assert!(!call.stop.is_asked(), "one client still waits");
@@ -203,14 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_may_take_what_its_size_takes_ten_times_and_four_seconds_in_any_case() {
+    fn a_call_may_take_what_its_size_takes_ten_times_and_three_seconds_in_any_case() {
         let calls = calls(None);
-        assert_eq!(calls.call_max(SIZE), Duration::from_secs(4));
+        assert_eq!(calls.call_max(SIZE), Duration::from_secs(3));
+        assert_eq!(calls.again_max(SIZE), AGAIN_MAX);
         calls.costs.seed(&[(SIZE, Duration::from_secs(1))]);
         assert_eq!(calls.call_max(SIZE), Duration::from_secs(10));
         let presence = || Arc::new(Presence::default());
         let now = Instant::now();
-        let call = calls.begin(now, SIZE, [presence()].into_iter());
+        let call = calls.begin(now, calls.call_max(SIZE), [presence()].into_iter());
         calls.look(now + Duration::from_secs(9));
         assert!(!call.stop.is_asked());
         calls.look(now + Duration::from_secs(11));
@@ -220,7 +231,10 @@ mod tests {
     #[test]
     fn a_stop_serves_one_call_after_the_other() {
         let calls = calls(Some(Duration::from_secs(1)));
-        let first = Arc::as_ptr(&calls.begin(Instant::now(), SIZE, std::iter::empty()).stop);
-        assert_eq!(Arc::as_ptr(&calls.begin(Instant::now(), SIZE, std::iter::empty()).stop), first);
+        let first = Arc::as_ptr(&calls.begin(Instant::now(), calls.call_max(SIZE), std::iter::empty()).stop);
+        assert_eq!(
+            Arc::as_ptr(&calls.begin(Instant::now(), calls.call_max(SIZE), std::iter::empty()).stop),
+            first
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! `weir serve`: the server from its settings to its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::output::{OneLine, Output};
-use crate::api::{Tls, TlsError, TlsFiles};
+use crate::api::{Tls, TlsError, TlsFiles, keep_a_thread};
 use crate::app::{App, Ended};
 use crate::backend::onnx::end_process;
 use crate::config::{Config, DrainTimes, LogFormat, Settings};
@@ -47,6 +47,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let set_log = log(&config)?;
     let tls = config.tls.as_ref().map(Tls::read).transpose()?.map(Arc::new);
     take_all_descriptors();
+    enough_threads().context("the threads that serve cannot be started")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASIDE_THREADS)
         .thread_name("weir")
@@ -54,13 +55,14 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         .build()
         .context("the threads that serve cannot be started")?;
     let outcome = runtime.block_on(async {
+        tokio::spawn(keep_a_thread());
         let (tell, drain) = watch::channel(config.drain);
         let files = tls.clone().zip(config.tls.clone());
         let renewal = files.map(|(tls, files)| Renewal { tls, files, failed: None });
         let reload = Reload { arguments: again, settings, set_log, drain: tell, renewal };
         reload.begin().context("signals cannot be watched")?;
         let app = App::bind(config, drain, tls).await?;
-        outlive_large_files().context("signals cannot be watched")?;
+        outlive_signals().context("signals cannot be watched")?;
         let stop = stop_signal().context("signals cannot be watched")?;
         anyhow::Ok(app.run(stop, &mut Output::default()).await?)
     });
@@ -199,13 +201,40 @@ fn shown(keys: &[&str]) -> String {
     if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
 }
 
-/// A file that would become larger than the system allows is an error of whoever writes it, and no reason to end. SIGHUP,
-/// which a terminal sends when it goes away, has a listener.
-fn outlive_large_files() -> std::io::Result<()> {
+/// Signals that mean nothing here, and would end the process: a file that would become larger than the system allows is an
+/// error of whoever writes it, tools that turn logs over send SIGUSR1, and timers are somebody else's. SIGHUP, which a
+/// terminal sends when it goes away, has a listener.
+fn outlive_signals() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Whoever listens first takes the system's own reaction away for good.
-    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+    let meaningless = [
+        libc::SIGXFSZ,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+    ];
+    for number in meaningless {
+        // Whoever listens first takes the system's own reaction away for good.
+        drop(signal(SignalKind::from_raw(number))?);
+    }
     Ok(())
+}
+
+/// Whether the system gives as many threads as the first step needs: the runtime panics where it does not.
+fn enough_threads() -> std::io::Result<()> {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    std::thread::scope(|scope| {
+        let started = (0..=ASIDE_THREADS).try_for_each(|_| {
+            // Each waits, so that they are there at once.
+            let wait = || _ = ended.lock().map(|ended| ended.recv());
+            std::thread::Builder::new().spawn_scoped(scope, wait).map(drop)
+        });
+        drop(end);
+        started
+    })
 }
 
 /// Signals that follow the first one within this time are echoes of it.

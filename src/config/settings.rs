@@ -108,7 +108,7 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_OUTPUT_BYTES", value_name = "BYTES")]
     pub max_output_bytes: Option<usize>,
 
-    /// Seconds that a session call may take before it is ended; 0 is 4 seconds, or ten times what calls of that size take where that is longer [default: 0]
+    /// Seconds that a session call may take before it is ended; 0 is 3 seconds, or ten times what calls of that size take where that is longer [default: 0]
     #[arg(long, env = "WEIR_SESSION_SECONDS_MAX", value_name = "SECONDS")]
     pub session_seconds_max: Option<u64>,
 

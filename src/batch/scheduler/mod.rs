@@ -203,7 +203,7 @@ impl Shared {
         let started = Instant::now();
         // A panic outside a session call is our bug; the thread must outlive it. The jobs' clients are told by the
         // reply channels closing.
-        if catch_unwind(AssertUnwindSafe(|| run(session, batch, self))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(session, batch, self, false))).is_err() {
             tracing::error!("{}: a batch ended in a panic", self.name);
         }
         // Threads that write at once lose one of the values, which is none the worse for a mean.
@@ -476,12 +476,14 @@ fn next_batch(
 /// Runs a batch and answers its jobs.
 ///
 /// If the call fails, every job of a larger batch is run alone: one request's failure never fails its neighbours.
-fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared) {
+///
+/// `again`: the jobs ran before, in a call that did not come to an end.
+fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared, again: bool) {
     let started = Instant::now();
     for job in &batch {
         job.presence.pick();
     }
-    match call(session, &batch, shared) {
+    match call(session, &batch, shared, again) {
         Ok((answers, timings)) => {
             for (job, tensors) in batch.into_iter().zip(answers) {
                 let timings = Timings { queue: started.saturating_duration_since(job.queued), ..timings };
@@ -489,14 +491,14 @@ fn run(session: &dyn Session, batch: Vec<Box<Job>>, shared: &Shared) {
             }
         }
         // Where there is no process to run it, there is none for each alone.
-        Err(error) if batch.len() > 1 && error.kind() != ErrorKind::Unavailable => {
+        Err(Failure { error, stopped }) if batch.len() > 1 && error.kind() != ErrorKind::Unavailable => {
             for job in batch {
                 if !job.cancelled() {
-                    run(session, vec![job], shared);
+                    run(session, vec![job], shared, stopped);
                 }
             }
         }
-        Err(error) => batch.into_iter().for_each(|job| answer(job, Err(error.clone()))),
+        Err(Failure { error, .. }) => batch.into_iter().for_each(|job| answer(job, Err(error.clone()))),
     }
 }
 
@@ -505,7 +507,8 @@ fn call(
     session: &dyn Session,
     batch: &[Box<Job>],
     shared: &Shared,
-) -> Result<(Vec<Vec<Tensor>>, Timings), ServeError> {
+    again: bool,
+) -> Result<(Vec<Vec<Tensor>>, Timings), Failure> {
     let started = Instant::now();
     let mut outputs: SmallVec<[usize; 4]> =
         batch.iter().flat_map(|job| job.outputs.iter().copied()).collect();
@@ -517,15 +520,16 @@ fn call(
     let rows: SmallVec<[usize; 8]> = batch.iter().map(|job| job.rows).collect();
     let size = Size { rows: rows.iter().sum::<usize>() as u64, bytes };
     let assembled = Instant::now();
-    let call = shared.calls.begin(assembled, size, batch.iter().map(|job| Arc::clone(&job.presence)));
+    let most = if again { shared.calls.again_max(size) } else { shared.calls.call_max(size) };
+    let call = shared.calls.begin(assembled, most, batch.iter().map(|job| Arc::clone(&job.presence)));
     let outcome = catch_unwind(AssertUnwindSafe(|| session.run_until(&inputs, &outputs, &call.stop)));
     let ran = Instant::now();
     drop((call, inputs));
     let answers = match outcome {
         Ok(Ok(tensors)) => apart(&tensors, &rows, &outputs, padded.as_ref())
-            .map_err(|e| ServeError::internal(format!("the model failed: {e}"))),
-        Ok(Err(error)) => Err(failed(error, shared, size)),
-        Err(_) => Err(ServeError::internal("the model's session call ended in a panic")),
+            .map_err(|e| Failure::of(ServeError::internal(format!("the model failed: {e}")))),
+        Ok(Err(error)) => Err(failed(error, most)),
+        Err(_) => Err(Failure::of(ServeError::internal("the model's session call ended in a panic"))),
     };
     let timings = Timings {
         assembly: assembled - started,
@@ -548,19 +552,33 @@ fn call(
     Ok((jobs.map(|(job, tensors)| wanted(tensors, &outputs, &job.outputs)).collect(), timings))
 }
 
+/// Why a session call has no answers.
+struct Failure {
+    error: ServeError,
+    /// It was ended: it took too long.
+    stopped: bool,
+}
+
+impl Failure {
+    fn of(error: ServeError) -> Self {
+        Self { error, stopped: false }
+    }
+}
+
 /// What clients are told of a session call that failed. The version was tried before it was served, and a request's call
 /// fails for good only alone: it fails by what that request asks of it, and would again.
-fn failed(error: RunError, shared: &Shared, size: Size) -> ServeError {
-    match error {
+fn failed(error: RunError, most: Duration) -> Failure {
+    let stopped = matches!(error, RunError::Stopped(_));
+    let error = match error {
         RunError::InvalidInput(text) => ServeError::invalid(format!("the model refused its input: {text}")),
         RunError::Failed(text) => ServeError::invalid(format!("the model failed on this input: {text}")),
         RunError::Crashed(text) => ServeError::invalid(format!("the model cannot run this input: {text}")),
-        RunError::Stopped(_) => ServeError::invalid(format!(
-            "the model did not come to an end with this input within {:?}",
-            shared.calls.call_max(size)
-        )),
+        RunError::Stopped(_) => {
+            ServeError::invalid(format!("the model did not come to an end with this input within {most:?}"))
+        }
         RunError::Unavailable(text) => ServeError::new(ErrorKind::Unavailable, text),
-    }
+    };
+    Failure { error, stopped }
 }
 
 /// A batch's outputs by request. Errors: why they cannot be taken apart.

@@ -74,6 +74,7 @@ fn held(size_max: usize) -> Held {
         }
         match inputs[0].parts[0].first() {
             Some(&13) => panic!("thirteen"),
+            Some(&14) => Err(RunError::Stopped("fourteen".to_owned())),
             _ => Ok(()),
         }
     });
@@ -335,6 +336,30 @@ fn one_requests_failure_never_fails_its_neighbours() {
     held.scheduler.join();
     let calls = held.calls.0.lock().unwrap();
     assert_eq!(calls[1..], [(3, 3, false), (1, 1, false), (1, 1, true), (1, 1, true)]);
+}
+
+#[test]
+fn what_did_not_come_to_an_end_runs_again_alone_for_a_short_time() {
+    let held = held(10);
+    let (first, _first_answer) = job(&[1.0], Limits::default());
+    held.scheduler.submit(first, false).unwrap();
+    held.entered.recv().unwrap();
+    let endless = f32::from_le_bytes([14, 0, 0, 0]);
+    let [again, good] = [endless, 2.0].map(|value| {
+        let (job, answer) = job(&[value], Limits::default());
+        held.scheduler.submit(job, false).unwrap();
+        answer
+    });
+    held.let_go.send(()).unwrap();
+    let reason =
+        |answer: oneshot::Receiver<Answer>| answer.blocking_recv().unwrap().unwrap_err().message().to_owned();
+    let told = reason(again);
+    assert!(told.ends_with("within 100ms"), "{told}");
+    assert_eq!(values(good), [2.0]);
+    let (alone, answer) = job(&[endless], Limits::default());
+    held.scheduler.submit(alone, false).unwrap();
+    let told = reason(answer);
+    assert!(told.ends_with("within 3s"), "{told}");
 }
 
 #[test]

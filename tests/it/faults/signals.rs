@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{ISOLATED, answers, record_is_whole, runs, whole, with_good, workers};
+use super::{GOOD, ISOLATED, answers, record_is_whole, runs, whole, with_good, workers};
 use crate::support::http::Connection;
+use crate::support::program::Program;
 use crate::support::tensors::{fp32, rows_of_four};
 use crate::support::versions::{MODEL, Served, row};
-use crate::support::weir::{Weir, infer_path};
+use crate::support::weir::{FREE_PORTS, Weir, infer_path};
 use crate::support::{PATIENCE, eventually};
 
 /// Sends a request and waits for its answer. Errors: the server is gone, or lets this connection go.
@@ -143,6 +144,44 @@ fn workers_go_with_a_server_that_ends_by_itself() {
     weir.signal("TERM");
     assert_eq!(weir.exit_code(PATIENCE), Some(0), "{}", weir.errors());
     eventually("no worker is left", || (!processes.iter().any(|process| runs(*process))).then_some(()));
+}
+
+#[test]
+fn signals_that_mean_nothing_end_nothing() {
+    let repository = with_good();
+    let mut weir = Weir::start(&repository, &[]);
+    for name in ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PIPE", "XFSZ"] {
+        weir.signal(name);
+        assert_eq!(weir.exit_code(Duration::from_millis(50)), None, "{name}: {}", weir.errors());
+    }
+    answers(&weir);
+    whole(&weir);
+}
+
+#[test]
+fn a_log_that_nobody_reads_or_can_write_stops_nothing() {
+    let repository = with_good();
+    for full in [true, false] {
+        let (reader, writer) = io::pipe().unwrap();
+        // What is not kept is a reader that has gone.
+        let reader = full.then_some(reader);
+        let mut beside = writer.try_clone().unwrap();
+        std::thread::spawn(move || io::Write::write_all(&mut beside, &[b'x'; 1 << 20]));
+        let models = repository.path("");
+        let flags = ["serve", "--models", models.to_str().unwrap(), "--log", "trace"];
+        let mut program = Program::new(&[&flags[..], &FREE_PORTS].concat());
+        program.errors_to(writer);
+        let mut weir = Weir::of(program);
+        weir.ready();
+        answers(&weir);
+        for version in ["unload", "load"] {
+            weir.post(&format!("/control/v1/models/{GOOD}/versions/1/{version}"), &json!({})).expect(200);
+        }
+        whole(&weir);
+        weir.signal("TERM");
+        assert_eq!(weir.exit_code(PATIENCE), Some(0), "{full}");
+        drop(reader);
+    }
 }
 
 #[test]

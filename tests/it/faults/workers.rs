@@ -152,6 +152,39 @@ fn a_request_that_ends_its_worker_is_told_and_nobody_else_notices() {
     whole(&weir);
 }
 
+#[test]
+fn requests_beside_one_that_ends_their_worker_are_answered() {
+    let repository = with_division();
+    repository.write("divide/config.pbtxt", "instance_group [ { count: 3 kind: KIND_CPU } ]");
+    let weir = Weir::start(&repository, &[]);
+    let (http, stop) = (weir.http, AtomicBool::new(false));
+    let answers = std::thread::scope(|scope| {
+        let client = || {
+            let mut connection = Connection::open(http);
+            let body = divide(42, 7).to_string();
+            let mut answers = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                answers.push(connection.ask("POST", &infer_path("divide"), &[], body.as_bytes()));
+            }
+            answers
+        };
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(client)).collect();
+        for _ in 0..6 {
+            let refused = weir.infer("divide", &divide(i32::MIN, -1));
+            // With others all the while, a machine may take long to start a worker for it.
+            assert!([400, 503].contains(&refused.status), "{refused:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    let blamed: Vec<_> = answers.iter().filter(|answer| ![200, 503].contains(&answer.status)).collect();
+    assert!(blamed.is_empty(), "{} of {}: {:?}", blamed.len(), answers.len(), blamed[0]);
+    let answered = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!(answered > answers.len() / 2, "{answered} of {}", answers.len());
+    whole(&weir);
+}
+
 /// A server with `loop`, which runs as often as a request says.
 fn looping(seconds_max: &str) -> (Repository, Weir) {
     let repository = with_good();

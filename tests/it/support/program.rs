@@ -56,6 +56,11 @@ impl Program {
         self
     }
 
+    /// Standard error goes there.
+    pub fn errors_to(&mut self, pipe: std::io::PipeWriter) {
+        self.0.stderr(pipe);
+    }
+
     /// Starts it.
     pub fn spawn(mut self) -> Child {
         self.0.spawn().expect("the binary starts")

@@ -72,13 +72,15 @@ impl Weir {
         let stdout = BufReader::new(process.stdout.take().expect("it is piped"));
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
         let errors = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(process.stderr.take().expect("it is piped"));
         let heard = Arc::clone(&errors);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                heard.lock().unwrap().push_str(&format!("{line}\n"));
-            }
-        });
+        // Unless the test has sent it elsewhere.
+        if let Some(stderr) = process.stderr.take().map(BufReader::new) {
+            std::thread::spawn(move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    heard.lock().unwrap().push_str(&format!("{line}\n"));
+                }
+            });
+        }
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut weir = Self {
             process,

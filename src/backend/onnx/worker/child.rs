@@ -51,7 +51,10 @@ fn serve(socket: BorrowedFd<'_>) -> Result<std::convert::Infallible, String> {
         match message {
             ToWorker::Model(limits) => {
                 limits::take_on(limits);
-                runtime = Some(Runtime::open().map_err(|e| e.to_string())?);
+                // Why, the server knows from its own start; where the library lies is nobody's business.
+                let gone =
+                    |_| "ONNX Runtime's library cannot be opened any more: was it replaced or removed?";
+                runtime = Some(Runtime::open().map_err(gone)?);
                 files.model = Arc::new(Blob::received(beside()?).map_err(|e| e.to_string())?);
                 findings = inspect(&files.model).map_err(|LoadError(reason)| reason)?;
                 tell(socket, &ToServer::Scanned(findings.clone()))?;

@@ -24,6 +24,8 @@ pub struct Process {
     limits: Limits,
     idle: Mutex<Vec<Slot>>,
     slots: AtomicUsize,
+    /// Calls that run; once it has ended, those that ran then.
+    calls: AtomicUsize,
 }
 
 impl Process {
@@ -38,6 +40,7 @@ impl Process {
             limits,
             idle: Mutex::default(),
             slots: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
         }
     }
 
@@ -58,8 +61,19 @@ impl Process {
         Ok(Slot::new(number, region))
     }
 
-    /// Takes a slot back whose call has ended.
+    /// A call begins.
+    pub fn enter(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Calls that ran when it ended, if it has.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Acquire)
+    }
+
+    /// Takes a slot back whose call has ended while the process has not.
     pub fn give_back(&self, slot: Slot) {
+        self.calls.fetch_sub(1, Ordering::AcqRel);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
     }
 

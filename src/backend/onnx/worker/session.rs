@@ -2,7 +2,7 @@
 
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::calls::Bounds;
@@ -22,8 +22,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const TRIAL_CALL_MAX: Duration = Duration::from_secs(10);
 const TRIAL_CALL_MAX_THEN: Duration = Duration::from_secs(3);
 
-/// How long a call waits for a worker that is being started.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a call waits in all for workers that are being started. A batch's and then a request's own, with what they
+/// run, stay below what clients wait for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A model in a worker.
 pub struct Isolated(Arc<Inner>);
@@ -39,6 +40,9 @@ struct Inner {
     answered: AtomicBool,
     /// Whether a call of the trial did not come to an end.
     spent: AtomicBool,
+    /// Held by every call, and alone by one that ran beside others when the worker ended: which of them ended it is not
+    /// known.
+    turns: RwLock<()>,
 }
 
 struct Standing {
@@ -73,6 +77,7 @@ impl Isolated {
             restarts: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             spent: AtomicBool::new(false),
+            turns: RwLock::default(),
         });
         let watched = Arc::clone(&inner);
         std::thread::Builder::new()
@@ -178,9 +183,8 @@ impl Inner {
         }
     }
 
-    /// The process, and whether it is on trial. Waits for one that is being started.
-    fn process(&self, stop: &Stop) -> Result<(Arc<Process>, bool), RunError> {
-        let until = Instant::now() + PATIENCE;
+    /// The process, and whether it is on trial. Waits until then for one that is being started.
+    fn process(&self, stop: &Stop, until: Instant) -> Result<(Arc<Process>, bool), RunError> {
         let mut state = self.lock();
         loop {
             match &state.process {
@@ -218,9 +222,12 @@ impl Session for Isolated {
         outputs: &[usize],
         stop: &Stop,
     ) -> Result<Vec<Tensor>, RunError> {
-        let mut lost = false;
+        let until = Instant::now() + PATIENCE;
+        let (mut lost, mut alone) = (false, None);
         loop {
-            let (process, trial) = self.0.process(stop)?;
+            let beside_others =
+                alone.is_none().then(|| self.0.turns.read().unwrap_or_else(PoisonError::into_inner));
+            let (process, trial) = self.0.process(stop, until)?;
             let spent = self.0.spent.load(Ordering::Relaxed);
             let mut slot = process.slot().map_err(|e| {
                 RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
@@ -229,6 +236,7 @@ impl Session for Isolated {
                 output_bytes_max: self.0.output_bytes_max,
                 call_max: trial.then_some(if spent { TRIAL_CALL_MAX_THEN } else { TRIAL_CALL_MAX }),
             };
+            process.enter();
             let answer = slot.call(&process, inputs, outputs, stop, bounds);
             let ended = process.ended();
             if ended.is_none() {
@@ -240,6 +248,12 @@ impl Session for Isolated {
                 // Whoever killed it, maybe for want of memory, did not mean this call; if it did, once more tells.
                 Err(RunError::Crashed(_)) if !trial && !lost && ended == Some(KILLED) => {
                     lost = true;
+                    continue;
+                }
+                // Whoever ended it ends it again, and the others are answered.
+                Err(RunError::Crashed(_)) if !trial && beside_others.is_some() && process.calls() > 1 => {
+                    drop(beside_others);
+                    alone = Some(self.0.turns.write().unwrap_or_else(PoisonError::into_inner));
                     continue;
                 }
                 Err(_) => {}
