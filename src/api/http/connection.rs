@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
+use super::reasoned::Reasoned;
 use crate::api::http2::{Allowance, Answering, Connection};
 use crate::api::incoming::Incoming;
 use crate::api::limits::HeadLimits;
@@ -85,8 +86,9 @@ where
                     Ok::<_, Infallible>(answer)
                 })
             });
-            let connection =
-                Http1(builder(allowance.limits.head).serve_connection(TokioIo::new(io), service));
+            let connection = Http1(
+                builder(allowance.limits.head).serve_connection(TokioIo::new(Reasoned::new(io)), service),
+            );
             drive(connection, &vitals, Protocol::Http1, times, drain).await;
         }
         Ok(Some(Protocol::Http2)) => {
@@ -169,7 +171,7 @@ impl<B: Sendable> hyper::body::Body for MaybeBody<B> {
 }
 
 /// A connection of hyper's.
-struct Http1<S: HttpService<hyper::body::Incoming>>(http1::Connection<TokioIo<WatchedIo>, S>);
+struct Http1<S: HttpService<hyper::body::Incoming>>(http1::Connection<TokioIo<Reasoned>, S>);
 
 impl<S, B> Connected for Http1<S>
 where
@@ -183,7 +185,7 @@ where
     }
 
     fn give_up(self) {
-        self.0.into_parts().io.into_inner().last_words(SLOW_HEAD);
+        self.0.into_parts().io.into_inner().into_inner().last_words(SLOW_HEAD);
     }
 }
 

@@ -7,6 +7,7 @@ pub mod coding;
 mod connection;
 mod infer;
 mod json;
+mod reasoned;
 pub mod route;
 
 use std::net::SocketAddr;

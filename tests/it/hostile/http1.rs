@@ -12,10 +12,15 @@ fn statuses(told: &[u8]) -> Vec<u16> {
     heads.collect()
 }
 
-/// Sends a request as it is and holds that it is answered with one of these statuses, or hung up on for 0.
+/// Sends a request as it is and holds that it is answered with one of these statuses, or hung up on for 0, and that
+/// whoever is refused is told why.
 #[track_caller]
 fn check(weir: &Weir, request: &[u8], expected: &[u16]) {
-    let answer = told(weir.http, request, |so_far| !statuses(so_far).is_empty());
+    let reason = |so_far: &[u8]| String::from_utf8_lossy(so_far).contains("\r\n\r\n{\"error\":\"");
+    let refused = |so_far: &[u8]| statuses(so_far).first().is_some_and(|status| *status >= 400);
+    let answer =
+        told(weir.http, request, |so_far| !statuses(so_far).is_empty() && refused(so_far) == reason(so_far));
+    assert_eq!(refused(&answer), reason(&answer), "{} for {}", show(&answer), show(request));
     let status = statuses(&answer).first().copied().unwrap_or(0);
     assert!(expected.contains(&status), "{status} for {}: {}", show(request), show(&answer));
     still_well(weir);
