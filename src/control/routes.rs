@@ -264,9 +264,9 @@ fn shown(desired: &Desired) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::desired::HISTORY_MAX;
-    use super::super::store::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX};
     use super::*;
+    use crate::control::desired::HISTORY_MAX;
+    use crate::control::store::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX};
     use crate::route::{ARMS_MAX, RULES_MAX, SHADOWS_MAX, TEXT_BYTES_MAX};
 
     /// The longest route as JSON: numbers of most digits, and texts of which each byte becomes six.

@@ -261,10 +261,14 @@ fn a_route_that_is_too_long_is_refused_and_one_from_before_the_limits_stands_and
     assert_eq!(rules(&served.read("route")), 1_500_000);
     served.put_route(&route).expect(200);
     let first = served.audit().remove(0);
-    assert_eq!(rules(&first["to"]), 1024);
-    assert!(first["from"]["note"].as_str().unwrap().contains("left out"), "{}", first["from"]);
+    assert_eq!((rules(&first["from"]), rules(&first["to"])), (1_500_000, 1024));
     served.change("POST", "rollback", &json!({})).expect(200);
     assert_eq!(rules(&served.read("route")), 1_500_000);
+    let id = served.begin(&json!({"target": 2}));
+    served.change("POST", &format!("rollouts/{id}/abort"), &json!({})).expect(200);
+    let first = served.audit().remove(0);
+    assert_eq!((&first["action"], rules(&first["to"])), (&json!("rollout.abort"), 1_500_000));
+    assert!(first["from"]["note"].as_str().unwrap().contains("left out"), "{}", first["from"]);
     served.change("DELETE", "route", &json!({})).expect(200);
     served.end("TERM");
     expect_whole(served.state());
