@@ -1,7 +1,7 @@
 //! The record, page by page.
 
 use super::service::Control;
-use super::store::{Order, Query};
+use super::store::{Order, Page, Query};
 use crate::error::{ErrorKind, ServeError};
 use crate::proto::control as pb;
 
@@ -22,15 +22,13 @@ impl Control {
         };
         let query = Query {
             order: Order::Newest { before: (request.before > 0).then_some(request.before) },
-            limit: limit + 1,
+            limit,
             model: (!request.model.is_empty()).then_some(request.model),
         };
         let unreadable =
             |error| ServeError::new(ErrorKind::Unavailable, format!("the record cannot be read: {error}"));
-        let mut records = store.records(&query).map_err(unreadable)?;
+        let Page { records, more } = store.records(&query).map_err(unreadable)?;
         let head = store.head().map_err(unreadable)?;
-        let more = records.len() > limit;
-        records.truncate(limit);
         let next_before = records.last().filter(|_| more).map_or(0, |record| record.seq);
         let records = records.into_iter().map(|record| pb::AuditRecord {
             seq: record.seq,

@@ -14,7 +14,10 @@ use crate::route::Route;
 pub const MODEL: &str = "model";
 
 /// Routes that a model can be rolled back through.
-const HISTORY_MAX: usize = 16;
+pub const HISTORY_MAX: usize = 16;
+
+/// Labels of one model at the most.
+pub const LABELS_MAX: usize = 256;
 
 /// What operators want of one model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

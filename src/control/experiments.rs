@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
@@ -29,6 +30,12 @@ const EVIDENCE_MAX: f64 = 1e300;
 /// Labels whose rates are told, the most frequent first.
 const LABELS_MAX: usize = 20;
 
+/// Experiments of a model that are told, the newest ones. All are kept.
+const TOLD_MAX: usize = 100;
+
+/// Bytes of experiments that are told at once, as a message of gRPC: clients take 4 MiB unless they are told otherwise.
+const TOLD_BYTES_MAX: usize = 2 << 20;
+
 /// The kind of document that holds an [`ExperimentRecord`], by `model/id`.
 pub const EXPERIMENT: &str = "experiment";
 
@@ -45,14 +52,10 @@ pub struct ExperimentRecord {
     pub ended_ms: u64,
 }
 
-/// The id of the experiment that the route of that revision began.
+/// The id of the experiment that the route of that revision began. The revision orders experiments: two may begin
+/// within a millisecond, and clocks go back.
 fn id(revision: u64) -> String {
     format!("r{revision}")
-}
-
-/// The revision in an id. It orders experiments: two may begin within a millisecond, and clocks go back.
-fn revision(id: &str) -> u64 {
-    id.strip_prefix('r').and_then(|revision| revision.parse().ok()).unwrap_or_default()
 }
 
 impl Live {
@@ -69,8 +72,7 @@ impl Live {
         let mut writing = Writing::default();
         if let Some(id) = &before.experiment {
             let key = format!("{model}/{id}");
-            let kept = self.ledger.documents::<ExperimentRecord>(EXPERIMENT);
-            if let Some((_, mut experiment)) = kept.into_iter().find(|(other, _)| *other == key) {
+            if let Some(mut experiment) = self.ledger.document::<ExperimentRecord>(EXPERIMENT, &key) {
                 experiment.ended_ms = now;
                 writing = writing.with(EXPERIMENT, &key, &experiment);
             }
@@ -123,26 +125,27 @@ impl Control {
         })
     }
 
-    /// Every experiment of a model, the newest first.
+    /// The newest experiments of a model, the newest first: [`TOLD_MAX`] at most, and no more than
+    /// [`TOLD_BYTES_MAX`], but the newest in any case.
     pub fn list_experiments(
         &self,
         request: pb::ModelRequest,
     ) -> Result<pb::ListExperimentsResponse, ServeError> {
         let model = self.known(&request.model)?;
         let outcomes = self.outcomes.as_ref().ok_or_else(not_kept)?;
-        let kept = self.live.ledger.documents::<ExperimentRecord>(EXPERIMENT).into_iter();
-        let mut kept: Vec<ExperimentRecord> =
-            kept.map(|(_, record)| record).filter(|record| record.model == model.as_str()).collect();
-        kept.sort_by_key(|record| std::cmp::Reverse(revision(&record.id)));
-        let experiment = |record: ExperimentRecord| {
+        let (mut experiments, mut bytes) = (Vec::new(), 0);
+        for record in self.live.ledger.highest::<ExperimentRecord>(EXPERIMENT, model.as_str(), TOLD_MAX) {
             let tally = outcomes.tally(model.as_str(), &record.id).map_err(|error| {
                 ServeError::new(ErrorKind::Unavailable, format!("the outcomes cannot be read: {error}"))
             })?;
-            Ok(told(record, &tally))
-        };
-        Ok(pb::ListExperimentsResponse {
-            experiments: kept.into_iter().map(experiment).collect::<Result<_, ServeError>>()?,
-        })
+            let experiment = told(record, &tally);
+            bytes += experiment.encoded_len();
+            if bytes > TOLD_BYTES_MAX && !experiments.is_empty() {
+                break;
+            }
+            experiments.push(experiment);
+        }
+        Ok(pb::ListExperimentsResponse { experiments })
     }
 }
 
@@ -290,13 +293,6 @@ fn comparisons(arms: &[(pb::Arm, ArmTally)], labels: &BTreeSet<String>) -> Vec<p
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_ordered_by_the_revision_in_them() {
-        for number in [0, 9, 10, u64::MAX] {
-            assert_eq!(revision(&id(number)), number);
-        }
-    }
 
     #[test]
     fn an_arm_that_never_hits_can_differ() {

@@ -5,10 +5,10 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::record::{Entry, Record};
-use super::store::{Document, Store, Transaction};
+use super::store::{BODY_BYTES_MAX, Document, Store, StoreError, Transaction};
 use crate::error::{ErrorKind, ServeError};
 use crate::id::{ModelName, ServableId};
 
@@ -61,7 +61,10 @@ impl Writing {
 impl Ledger {
     /// Writes a change, all of it or nothing, and comes back when it is durable. Blocks.
     ///
-    /// Errors: `Unavailable`, with what the system says; nothing was written.
+    /// What stood before is told in short where all of it would make the record too long.
+    ///
+    /// Errors: `Unavailable`, with what the system says; `InvalidArgument`, if what shall stand is longer than what is
+    /// kept. Nothing was written.
     pub fn write(&self, writing: Writing) -> Result<Vec<Record>, ServeError> {
         let refused = |reason: &dyn std::fmt::Display| {
             ServeError::new(
@@ -72,10 +75,16 @@ impl Ledger {
         match self {
             Self::Unkept { reason } => Err(refused(reason)),
             Self::Kept(store) => {
-                let Writing { documents, entries } = writing;
-                store.commit(Transaction { documents, entries }).map_err(|error| {
-                    tracing::error!("the record of changes cannot be written: {error}");
-                    refused(&error)
+                let Writing { documents, mut entries } = writing;
+                entries.iter_mut().for_each(fit);
+                store.commit(Transaction { documents, entries }).map_err(|error| match error {
+                    StoreError::TooLarge { .. } => {
+                        ServeError::invalid(format!("nothing was changed: {error}"))
+                    }
+                    _ => {
+                        tracing::error!("the record of changes cannot be written: {error}");
+                        refused(&error)
+                    }
                 })
             }
         }
@@ -83,19 +92,41 @@ impl Ledger {
 
     /// Every document of a kind, by key. One that cannot be read is passed over, loudly.
     pub fn documents<T: DeserializeOwned>(&self, kind: &str) -> Vec<(String, T)> {
+        let mut documents = Vec::new();
+        self.each_document(kind, |key, document| documents.push((key, document)));
+        documents
+    }
+
+    /// Shows every document of a kind, one after another. One that cannot be read is passed over, loudly.
+    pub fn each_document<T: DeserializeOwned>(&self, kind: &str, mut see: impl FnMut(String, T)) {
+        let Self::Kept(store) = self else { return };
+        let shown = store.each_document(kind, |key, body| {
+            if let Some(document) = read(kind, &key, &body) {
+                see(key, document);
+            }
+        });
+        shown.unwrap_or_else(|error| unreadable(kind, &error));
+    }
+
+    /// One document, if it is there and can be read.
+    pub fn document<T: DeserializeOwned>(&self, kind: &str, key: &str) -> Option<T> {
+        let Self::Kept(store) = self else { return None };
+        let body = store.document(kind, key).unwrap_or_else(|error| {
+            unreadable(kind, &error);
+            None
+        });
+        read(kind, key, &body?)
+    }
+
+    /// Documents whose keys are `below`, a slash and a name that ends in a number: those with the highest numbers,
+    /// descending.
+    pub fn highest<T: DeserializeOwned>(&self, kind: &str, below: &str, limit: usize) -> Vec<T> {
         let Self::Kept(store) = self else { return Vec::new() };
-        let documents = store.documents(kind).unwrap_or_else(|error| {
-            tracing::error!("the {kind} documents of the state folder cannot be read: {error}");
+        let documents = store.highest(kind, below, limit).unwrap_or_else(|error| {
+            unreadable(kind, &error);
             Vec::new()
         });
-        let read = |(key, body): (String, String)| match serde_json::from_str(&body) {
-            Ok(document) => Some((key, document)),
-            Err(error) => {
-                tracing::error!("the {kind} document '{key}' of the state folder is passed over: {error}");
-                None
-            }
-        };
-        documents.into_iter().filter_map(read).collect()
+        documents.into_iter().filter_map(|(key, body)| read(kind, &key, &body)).collect()
     }
 
     pub fn store(&self) -> Option<&Store> {
@@ -103,6 +134,35 @@ impl Ledger {
             Self::Kept(store) => Some(store),
             Self::Unkept { .. } => None,
         }
+    }
+}
+
+fn read<T: DeserializeOwned>(kind: &str, key: &str, body: &str) -> Option<T> {
+    let document = serde_json::from_str(body);
+    document
+        .inspect_err(|error| {
+            tracing::error!("the {kind} document '{key}' of the state folder is passed over: {error}");
+        })
+        .ok()
+}
+
+fn unreadable(kind: &str, error: &StoreError) {
+    tracing::error!("the {kind} documents of the state folder cannot be read: {error}");
+}
+
+/// Bytes of a record beside what it was from and to: names, an actor and a reason.
+const BESIDE_BYTES_MAX: usize = 64 << 10;
+
+/// Tells what stood before in short if the record would be too long with it: an older record has it as what it was to.
+fn fit(entry: &mut Entry) {
+    let text = |value: &Value| value.to_string().len();
+    let bytes = text(&entry.from);
+    if bytes + text(&entry.to) + BESIDE_BYTES_MAX > BODY_BYTES_MAX {
+        let note = format!("{bytes} bytes are left out; the record of the change to it has them");
+        entry.from = match entry.from.get("revision") {
+            Some(revision) => json!({ "revision": revision, "note": note }),
+            None => json!({ "note": note }),
+        };
     }
 }
 
@@ -126,5 +186,52 @@ pub fn version_entry(actor: &str, action: &str, id: &ServableId, digest: Option<
         version: Some(id.version.number()),
         digest: digest.map(str::to_owned),
         ..entry(actor, action, &id.model, Value::Null, Value::Null)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(dir: &std::path::Path) -> Ledger {
+        Ledger::Kept(Store::open(dir).unwrap())
+    }
+
+    fn change(from: Value, to: Value) -> Entry {
+        entry("tester", "route", &ModelName::parse("m").unwrap(), from, to)
+    }
+
+    #[test]
+    fn what_stood_before_is_told_in_short_where_all_of_it_has_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path());
+        let route = |revision: u64, bytes: usize| json!({"revision": revision, "sticky": "x".repeat(bytes)});
+        let (half, most) = (BODY_BYTES_MAX / 2 - BESIDE_BYTES_MAX, BODY_BYTES_MAX - 2 * BESIDE_BYTES_MAX);
+        let record = |from: Value, to: Value| ledger.write(Writing::of(change(from, to))).unwrap().remove(0);
+        assert_eq!(record(route(6, half), route(7, half)).from, route(6, half));
+        let short = record(route(7, most), route(8, most));
+        assert_eq!((&short.from["revision"], &short.to), (&json!(7), &route(8, most)));
+        assert!(
+            short.from["note"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("{} bytes", route(7, most).to_string().len()))
+        );
+        let labels = json!({"x": "x".repeat(BODY_BYTES_MAX)});
+        assert_eq!(
+            record(labels, Value::Null).from.as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["note"]
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_record_is_the_callers_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path());
+        let long = json!("x".repeat(BODY_BYTES_MAX));
+        let error = ledger.write(Writing::of(change(Value::Null, long))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("a record has"), "{error}");
+        assert_eq!(ledger.store().unwrap().head().unwrap().seq, 0);
     }
 }

@@ -35,6 +35,10 @@ const SAVE_MS: u64 = 1000;
 /// second would fill what is left with their log lines.
 const RETRY_MS: u64 = 1000;
 
+/// Rollouts of a model that are listed, the newest ones, and of those that have ended the ones that stay in memory. All
+/// are kept in the state folder.
+const LISTED_MAX: usize = 100;
+
 /// The kind of document that holds a [`Kept`] rollout, by its id.
 const ROLLOUT: &str = "rollout";
 
@@ -81,8 +85,13 @@ pub struct Rollouts {
 impl Rollouts {
     /// Takes up the rollouts that were under way when the server ended.
     pub fn new(live: Arc<Live>, tallies: Arc<Tallies>) -> Self {
-        let kept = live.ledger.documents::<Kept>(ROLLOUT).into_iter();
-        let courses = kept.filter_map(|(key, kept)| Some((key.parse().ok()?, Course::new(kept)))).collect();
+        let mut courses = BTreeMap::new();
+        live.ledger.each_document::<Kept>(ROLLOUT, |key, kept| {
+            let Ok(id) = key.parse() else { return };
+            let model = kept.rollout.start.model.clone();
+            courses.insert(id, Course::new(kept));
+            forget_oldest(&mut courses, &model);
+        });
         let rollouts = Self { live, tallies, courses: Mutex::new(courses), turns: Turns::default() };
         let under_way: Vec<u64> = rollouts.ids(|kept| !kept.rollout.state.is_over());
         under_way.into_iter().for_each(|id| rollouts.count(id));
@@ -99,10 +108,16 @@ impl Rollouts {
 
     /// The rollout as it is now, with all that was counted of it.
     fn kept(&self, id: u64) -> Option<Kept> {
-        let mut courses = self.courses();
-        let course = courses.get_mut(&id)?;
-        course.catch_up();
-        Some(course.kept.clone())
+        if let Some(course) = self.courses().get_mut(&id) {
+            course.catch_up();
+            return Some(course.kept.clone());
+        }
+        self.ended_long_ago(id)
+    }
+
+    /// A rollout that is no longer in memory.
+    fn ended_long_ago(&self, id: u64) -> Option<Kept> {
+        self.live.ledger.document(ROLLOUT, &id.to_string())
     }
 
     /// The rollout of a model that is not over.
@@ -268,7 +283,9 @@ impl Rollouts {
         match courses.get_mut(&id) {
             Some(course) => course.kept = kept,
             None => {
+                let model = kept.rollout.start.model.clone();
                 courses.insert(id, Course::new(kept));
+                forget_oldest(&mut courses, &model);
             }
         }
     }
@@ -307,9 +324,24 @@ impl Rollouts {
     }
 
     fn told(&self, id: u64) -> Option<pb::Rollout> {
-        let courses = self.courses();
-        let course = courses.get(&id)?;
-        Some(rollout_forms::told(&course.kept.rollout, course.verdict.as_ref()))
+        if let Some(course) = self.courses().get(&id) {
+            return Some(rollout_forms::told(&course.kept.rollout, course.verdict.as_ref()));
+        }
+        self.ended_long_ago(id).map(|kept| rollout_forms::told(&kept.rollout, None))
+    }
+}
+
+/// Lets go of the oldest rollouts of a model that have ended, but for [`LISTED_MAX`].
+fn forget_oldest(courses: &mut BTreeMap<u64, Course>, model: &str) {
+    let ended = |course: &Course| {
+        let rollout = &course.kept.rollout;
+        rollout.start.model == model && rollout.state.is_over()
+    };
+    let surplus = courses.values().filter(|course| ended(course)).count().saturating_sub(LISTED_MAX);
+    let oldest: Vec<u64> =
+        courses.iter().filter(|(_, course)| ended(course)).map(|(id, _)| *id).take(surplus).collect();
+    for id in oldest {
+        courses.remove(&id);
     }
 }
 
@@ -408,10 +440,12 @@ impl Control {
         rollouts.told(id).ok_or_else(|| ServeError::internal("the rollout was lost"))
     }
 
+    /// The newest rollouts of a model, the newest first: [`LISTED_MAX`] at most.
     pub fn list_rollouts(&self, request: pb::ModelRequest) -> Result<pb::ListRolloutsResponse, ServeError> {
         let model = self.known(&request.model)?;
         let mut ids = self.rollouts.ids(|kept| kept.rollout.start.model == model.as_str());
         ids.reverse();
+        ids.truncate(LISTED_MAX);
         Ok(pb::ListRolloutsResponse {
             rollouts: ids.into_iter().filter_map(|id| self.rollouts.told(id)).collect(),
         })

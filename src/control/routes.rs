@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::desired::Desired;
+use super::desired::{Desired, LABELS_MAX};
 use super::forms::{bare, single, spec};
 use super::ledger::{Writing, entry};
 use super::live::{Cause, Live};
@@ -191,6 +191,12 @@ impl Live {
         let loaded = self.load_named(model, version.into_iter(), actor)?;
         let changed = self.change(model, |before| {
             let mut after = before.clone();
+            let another = version.is_some() && !before.labels.contains_key(label);
+            if another && before.labels.len() >= LABELS_MAX {
+                return Err(ServeError::invalid(format!(
+                    "'{label}' is one label too many: a model takes {LABELS_MAX}; delete another of '{model}' first"
+                )));
+            }
             let old = match version {
                 Some(version) => after.labels.insert(label.to_owned(), version.number()),
                 None => after.labels.remove(label),
@@ -252,6 +258,58 @@ fn shown(desired: &Desired) -> Value {
                 members.remove("model");
             }
             shown
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::desired::HISTORY_MAX;
+    use crate::control::store::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX};
+    use crate::route::{ARMS_MAX, RULES_MAX, SHADOWS_MAX, TEXT_BYTES_MAX};
+
+    /// The longest route as JSON: numbers of most digits, and texts of which each byte becomes six.
+    fn longest() -> pb::Route {
+        let version = |n: usize| 100_000_000_000_000_000 + n as u64;
+        let weight = 12_345.678_901_234_567;
+        let rule =
+            pb::Rule { header: "x".repeat(128), equals: "\u{1}".repeat(TEXT_BYTES_MAX), version: version(0) };
+        pb::Route {
+            arms: (0..ARMS_MAX).map(|n| pb::Arm { version: version(n), weight }).collect(),
+            shadows: (0..SHADOWS_MAX).map(|n| pb::Shadow { version: version(n), share: 0.1 + 0.2 }).collect(),
+            sticky: format!("parameter:{}", "\u{1}".repeat(TEXT_BYTES_MAX - "parameter:".len())),
+            rules: vec![rule; RULES_MAX],
+            revision: u64::MAX,
+            model: "m".repeat(128),
+            owner: owner::ROLLOUT.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_longest_route_has_room_in_the_record_and_in_what_a_restart_reads() {
+        let route = longest();
+        let spec = spec(&route).unwrap();
+        spec.short().unwrap();
+        Route::new(&ModelName::parse("m").unwrap(), spec).unwrap();
+        let bytes = serde_json::to_string(&route).unwrap().len();
+        assert!(2 * bytes < BODY_BYTES_MAX / 2, "{bytes}");
+        assert!((1 + HISTORY_MAX) * bytes < DOCUMENT_BYTES_MAX / 2, "{bytes}");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_named_with_its_limit() {
+        let route = |change: fn(&mut pb::Route)| {
+            let mut route = longest();
+            change(&mut route);
+            spec(&route).unwrap().short().unwrap_err()
+        };
+        for (reason, expected) in [
+            (route(|r| r.rules[3].equals.push('a')), "rules[3].equals has 1025 bytes: a route takes 1024"),
+            (route(|r| r.rules[0].header.push('a')), "rules[0].header has 129 bytes: a route takes 128"),
+            (route(|r| r.sticky.push('a')), "sticky has 1025 bytes: a route takes 1024"),
+        ] {
+            assert_eq!(reason, expected);
         }
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use toml::Spanned;
 
+use super::desired::LABELS_MAX;
 use super::forms;
 use super::ledger::Writing;
 use super::live::Live;
@@ -20,7 +22,7 @@ use crate::backend::{Outside, open};
 use crate::error::excerpt;
 use crate::id::{ModelName, Version, is_label};
 use crate::proto::control as pb;
-use crate::route::Route;
+use crate::route::{Route, Rule};
 
 /// How often the file is read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,8 +42,8 @@ struct RoutesFile {
 struct FileModel {
     arms: Vec<pb::Arm>,
     shadows: Vec<pb::Shadow>,
-    sticky: String,
-    rules: Vec<pb::Rule>,
+    sticky: Option<Spanned<String>>,
+    rules: Vec<Spanned<pb::Rule>>,
     labels: BTreeMap<String, u64>,
 }
 
@@ -100,10 +102,11 @@ fn bytes(file: &RoutesPath) -> Result<Option<Vec<u8>>, String> {
 
 /// Reads a file's text. Errors: the line or the model, and what is wrong with it.
 pub fn parse(text: &str) -> Result<Wish, String> {
-    let file: RoutesFile = toml::from_str(text).map_err(|error| {
-        let before = error.span().map_or("", |span| &text[..span.start]);
-        format!("line {}: {}", before.matches('\n').count() + 1, error.message())
-    })?;
+    let at_line = |position: usize, reason: &str| {
+        format!("line {}: {reason}", text[..position].matches('\n').count() + 1)
+    };
+    let file: RoutesFile = toml::from_str(text)
+        .map_err(|error| at_line(error.span().map_or(0, |span| span.start), error.message()))?;
     let mut wish = Wish::default();
     for (name, model) in file.models {
         let name = ModelName::parse(&name)
@@ -112,8 +115,15 @@ pub fn parse(text: &str) -> Result<Wish, String> {
             forms::spec(&model.route())
                 .and_then(|spec| Route::new(&name, spec))
                 .map_err(|reason| format!("models.{name}: {reason}"))?;
+            model
+                .short()
+                .map_err(|(position, reason)| at_line(position, &format!("models.{name}: {reason}")))?;
         } else if model.route() != pb::Route::default() {
             return Err(format!("models.{name}: shadows, sticky and rules need arms"));
+        }
+        if model.labels.len() > LABELS_MAX {
+            let count = model.labels.len();
+            return Err(format!("models.{name}: {count} labels are too many: a model takes {LABELS_MAX}"));
         }
         for (label, version) in &model.labels {
             if !is_label(label) || Version::new(*version).is_none() {
@@ -130,10 +140,22 @@ impl FileModel {
         pb::Route {
             arms: self.arms.clone(),
             shadows: self.shadows.clone(),
-            sticky: self.sticky.clone(),
-            rules: self.rules.clone(),
+            sticky: self.sticky.as_ref().map(|sticky| sticky.get_ref().clone()).unwrap_or_default(),
+            rules: self.rules.iter().map(|rule| rule.get_ref().clone()).collect(),
             ..pb::Route::default()
         }
+    }
+
+    /// Errors: where a text stands that is longer than a route takes, and what it is.
+    fn short(&self) -> Result<(), (usize, String)> {
+        let Ok(spec) = forms::spec(&self.route()) else { return Ok(()) };
+        if let (Some(written), Some(sticky)) = (&self.sticky, &spec.sticky) {
+            sticky.short().map_err(|reason| (written.span().start, reason))?;
+        }
+        let ruled = |(written, rule): (&Spanned<pb::Rule>, &Rule)| {
+            rule.short().map_err(|reason| (written.span().start, format!("a rule's {reason}")))
+        };
+        self.rules.iter().zip(&spec.rules).try_for_each(ruled)
     }
 }
 
@@ -237,6 +259,7 @@ fn change(to: Option<pb::Route>) -> RouteChange<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::TEXT_BYTES_MAX;
 
     #[test]
     fn a_file_says_routes_and_labels() {
@@ -247,6 +270,32 @@ mod tests {
         .unwrap();
         let model = &wish.models[&ModelName::parse("digits").unwrap()];
         assert_eq!((model.arms.len(), model.shadows[0].version, model.labels["stable"]), (2, 3, 1));
+    }
+
+    #[test]
+    fn a_text_or_a_list_that_is_too_long_is_named_with_its_line() {
+        let file = |sticky: usize, equals: usize, labels: usize| {
+            let (sticky, equals) = ("s".repeat(sticky), "e".repeat(equals));
+            let labels: Vec<String> = (0..labels).map(|n| format!("l{n} = 1")).collect();
+            format!(
+                "[models.m]\narms = [{{version = 1, weight = 1}}]\nsticky = \"parameter:{sticky}\"\nrules = [\n  \
+                 {{header = \"a\", equals = \"b\", version = 1}},\n  \
+                 {{header = \"a\", equals = \"{equals}\", version = 1}}]\nlabels = {{{}}}\n",
+                labels.join(", ")
+            )
+        };
+        let longest = TEXT_BYTES_MAX - "parameter:".len();
+        parse(&file(longest, TEXT_BYTES_MAX, LABELS_MAX)).unwrap();
+        for (text, reason) in [
+            (file(longest + 1, 1, 1), "line 3: models.m: sticky has 1025 bytes: a route takes 1024"),
+            (
+                file(1, TEXT_BYTES_MAX + 1, 1),
+                "line 6: models.m: a rule's equals has 1025 bytes: a route takes 1024",
+            ),
+            (file(1, 1, LABELS_MAX + 1), "models.m: 257 labels are too many: a model takes 256"),
+        ] {
+            assert_eq!(parse(&text), Err(reason.to_owned()));
+        }
     }
 
     #[test]

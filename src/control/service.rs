@@ -54,6 +54,9 @@ impl Control {
     pub fn set_route(&self, request: pb::SetRouteRequest) -> Answered<pb::Route> {
         let model = forms::model(&request.model)?;
         let route = request.route.unwrap_or_default();
+        forms::spec(&route)
+            .and_then(|spec| spec.short())
+            .map_err(|reason| ServeError::invalid(format!("the route of '{model}': {reason}")))?;
         // A route that was read, changed and sent back carries the revision that it was read at.
         let if_revision = request.if_revision.or((route.revision > 0).then_some(route.revision));
         self.by_operator(&model, Some(route), "route", &request.actor, if_revision)

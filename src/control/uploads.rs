@@ -92,18 +92,25 @@ impl Control {
         if files.len() > FILES_MAX {
             return Err(refused(format!("{} files were sent; at most {FILES_MAX} are taken", files.len())));
         }
-        let mut names = BTreeSet::new();
+        let (mut names, mut folders) = (BTreeSet::new(), BTreeSet::new());
         for (path, _) in files {
             if !may_be_sent(path) {
                 return Err(refused(format!(
                     "file '{}' must be a path inside the model's folder, such as 1/model.onnx: at most \
-                     {PARTS_MAX} names, {NAME_BYTES_MAX} bytes each, without '..', '\\', '%' and control characters",
+                     {PARTS_MAX} names, four of them below the version's, {NAME_BYTES_MAX} bytes each, without '..', '\\', '%' and control characters",
                     excerpt(path)
                 )));
             }
             if !names.insert(path.as_str()) {
                 return Err(refused(format!("file '{}' was sent twice", excerpt(path))));
             }
+            folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+        }
+        if folders.len() > FOLDERS_MAX {
+            return Err(refused(format!(
+                "the files that were sent lie in {} folders; at most {FOLDERS_MAX} are taken",
+                folders.len()
+            )));
         }
         // A file of that name would stand where the folder of another has to be.
         let folder_of = |path: &str| path.match_indices('/').any(|(at, _)| names.contains(&path[..at]));
@@ -163,8 +170,11 @@ impl Control {
 /// message that they come in.
 const FILES_MAX: usize = 1024;
 
-/// Names in a file's path. Triton's layout has two or three.
-const PARTS_MAX: usize = 16;
+/// Folders that the files of one load lie in: each is made before the answer, and removed before another.
+const FOLDERS_MAX: usize = 256;
+
+/// Names in a file's path: the version's folder, and four below it. Triton's layout has two or three.
+const PARTS_MAX: usize = 5;
 
 /// Bytes of one name: what file systems take.
 const NAME_BYTES_MAX: usize = 255;
@@ -183,8 +193,7 @@ mod tests {
 
     #[test]
     fn only_plain_paths_inside_the_folder_are_taken() {
-        for good in
-            ["1/model.onnx", "config.pbtxt", "labels/a.txt", "1/Größe 2.bin", "..x/y", &"a".repeat(255)]
+        for good in ["1/model.onnx", "config.pbtxt", "1/a/b/c/d", "1/Größe 2.bin", "..x/y", &"a".repeat(255)]
         {
             assert!(may_be_sent(good), "{good}");
         }
@@ -208,6 +217,7 @@ mod tests {
             "a\nb",
             &"a".repeat(256),
             &"a/".repeat(100),
+            "1/a/b/c/d/e",
         ] {
             assert!(!may_be_sent(bad), "{bad:?}");
         }

@@ -2,6 +2,15 @@
 
 use serde::Serialize;
 
+/// Samples count as no further from zero than this: more of them than a counter can tell still have a finite sum. JSON has
+/// no infinity, and a sum that was infinite once would stay so.
+const SAMPLE_MAX: f64 = 1e280;
+
+/// A sample as it is summed up.
+pub fn summable(value: f64) -> f64 {
+    value.clamp(-SAMPLE_MAX, SAMPLE_MAX)
+}
+
 /// How many samples lie where.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Distribution {
@@ -32,6 +41,7 @@ impl Distribution {
 
     /// Counts a sample, which is not NaN.
     pub fn record(&mut self, value: f64) {
+        let value = summable(value);
         let first = self.count == 0;
         self.min = if first { value } else { self.min.min(value) };
         self.max = if first { value } else { self.max.max(value) };
@@ -56,5 +66,16 @@ mod tests {
         assert_eq!(counts, [(Some(0.0), 2), (Some(1.0), 2), (None, 1)]);
         let Distribution { count, sum, min, max, .. } = distribution;
         assert_eq!((count, sum, min, max), (5, 1.0, -2.0, 1.5));
+    }
+
+    #[test]
+    fn the_sum_of_the_largest_samples_is_finite() {
+        let mut distribution = Distribution::new(&[0.0, 1.0]);
+        for value in [f64::MAX, f64::MAX, f64::INFINITY, 1.0] {
+            distribution.record(value);
+        }
+        let Distribution { count, sum, min, max, .. } = distribution;
+        assert_eq!((count, sum, min, max), (4, 3.0 * SAMPLE_MAX, 1.0, SAMPLE_MAX));
+        assert!((u64::MAX as f64 * SAMPLE_MAX).is_finite());
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::formatting::sanitize_label_value;
 
+use super::distribution::summable;
 use super::metrics::{Labels, bounds};
 
 /// The histograms of one version.
@@ -129,6 +130,7 @@ impl RealHistogram {
     }
 
     pub fn record(&self, value: f64) {
+        let value = summable(value);
         self.buckets.add(self.buckets.bounds.partition_point(|bound| *bound < value));
         let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
         // It never fails: `add` always has a sum.
@@ -191,6 +193,15 @@ mod tests {
         for ((name, ours), theirs) in ours.iter().zip(theirs.values()) {
             assert!((ours - theirs).abs() <= 1e-9 * theirs.abs(), "{name}: {ours} {theirs}");
         }
+    }
+
+    #[test]
+    fn the_sum_of_the_largest_numbers_is_finite() {
+        let histograms = Histograms::default();
+        let largest = histograms.values(PREDICTION_SCORE, &LABELS);
+        [f64::MAX, f64::INFINITY].iter().for_each(|value| largest.record(*value));
+        let sum = samples(&histograms.render()).into_iter().find(|(name, _)| name.contains("_sum{"));
+        assert_eq!(sum.map(|(_, sum)| sum), Some(2e280));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Histogram};
 use serde::Serialize;
 
-use super::distribution::Distribution;
+use super::distribution::{Distribution, summable};
 use super::kept::{KeptTensor, kept};
 use super::metrics::{
     ABSOLUTE_BUCKETS, COSINE_BUCKETS, RELATIVE_BUCKETS, SECONDS_BUCKETS, SHADOW_ABSOLUTE, SHADOW_AGREEMENT,
@@ -135,7 +135,7 @@ impl Samples {
 
     fn record(&mut self, value: f64) {
         self.distribution.record(value);
-        self.histogram.record(value);
+        self.histogram.record(summable(value));
     }
 }
 

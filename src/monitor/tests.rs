@@ -309,6 +309,24 @@ fn comparisons_add_up_alike_on_the_page_and_in_the_report() {
 }
 
 #[test]
+fn differences_as_large_as_doubles_go_have_finite_sums_on_the_page_and_in_the_report() {
+    let pairing = Pairing::new();
+    for _ in 0..3 {
+        let mut largest = comparison(&[], 1.0);
+        largest.differences = vec![difference("y", f64::MAX, 2.0, 1), difference("z", f64::INFINITY, 2.0, 1)];
+        pairing.compared(&largest);
+    }
+    let report = pairing.report();
+    for output in ["y", "z"] {
+        assert_eq!(report.outputs[output].absolute.sum, 3.0 * 1e280);
+        let labels = [&*format!("output=\"{output}\"")];
+        shows(&pairing.monitor, "weir_shadow_absolute_difference_sum", &labels, Some(3.0 * 1e280));
+    }
+    let shown = serde_json::to_string(&report).unwrap();
+    assert!(!shown.contains("\"sum\":null"), "{shown}");
+}
+
+#[test]
 fn the_confusion_of_many_classes_is_bounded() {
     let pairing = Pairing::new();
     for class in 0..300 {

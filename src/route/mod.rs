@@ -10,4 +10,6 @@ mod spec;
 mod split;
 
 pub use decide::{Choice, NoRoute, Pin, Standing, decide};
-pub use spec::{ARMS_MAX, Arm, Route, RouteSpec, Rule, SHADOWS_MAX, Shadow, Sticky};
+pub use spec::{
+    ARMS_MAX, Arm, RULES_MAX, Route, RouteSpec, Rule, SHADOWS_MAX, Shadow, Sticky, TEXT_BYTES_MAX,
+};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::split;
+use crate::error::excerpt;
 use crate::id::{ModelName, Version};
 
 /// Arms of one route at the most: each costs a hash per request.
@@ -15,7 +16,14 @@ pub const SHADOWS_MAX: usize = 8;
 const WEIGHT_MAX: f64 = 1e9;
 
 /// Rules of one route at the most: each is tried in turn.
-const RULES_MAX: usize = 64;
+pub const RULES_MAX: usize = 64;
+
+/// Bytes of a header's name at the most.
+const HEADER_BYTES_MAX: usize = 128;
+
+/// Bytes of a rule's value, and of a sticky key's source, at the most. A route stands in the record of each change from
+/// it and to it, and with those before it in what a restart reads.
+pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// A version that answers clients.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,10 +60,19 @@ pub enum Sticky {
     RequestId,
 }
 
+impl Rule {
+    /// Errors: it is longer than a rule that is set anew may be. One that stands from before stays valid.
+    pub fn short(&self) -> Result<(), String> {
+        short("header", &self.header, HEADER_BYTES_MAX)?;
+        short("equals", &self.equals, TEXT_BYTES_MAX)
+    }
+}
+
 impl Sticky {
     /// Reads `header:NAME`, `metadata:NAME` (the same thing), `parameter:NAME` or `request_id`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
+            let text = excerpt(text);
             format!(
                 "sticky '{text}' must be header:NAME, metadata:NAME, parameter:NAME or request_id, such as \
                  header:x-user-id"
@@ -67,6 +84,11 @@ impl Sticky {
             Some(("parameter", name)) if !name.is_empty() => Ok(Self::Parameter(name.to_owned())),
             _ => Err(wrong()),
         }
+    }
+
+    /// Errors: it is longer than one that is set anew may be. One that stands from before stays valid.
+    pub fn short(&self) -> Result<(), String> {
+        short("sticky", &self.to_string(), TEXT_BYTES_MAX)
     }
 }
 
@@ -87,6 +109,17 @@ pub struct RouteSpec {
     pub shadows: Vec<Shadow>,
     pub sticky: Option<Sticky>,
     pub rules: Vec<Rule>,
+}
+
+impl RouteSpec {
+    /// Errors: a text of it is longer than in a route that is set anew. One that stands from before stays valid.
+    pub fn short(&self) -> Result<(), String> {
+        self.sticky.as_ref().map_or(Ok(()), Sticky::short)?;
+        let ruled = |(position, rule): (usize, &Rule)| {
+            rule.short().map_err(|reason| format!("rules[{position}].{reason}"))
+        };
+        self.rules.iter().enumerate().try_for_each(ruled)
+    }
 }
 
 /// A valid route of one model.
@@ -124,7 +157,7 @@ impl Route {
         }
         for rule in &mut spec.rules {
             rule.header = header_name(&rule.header)
-                .ok_or_else(|| format!("rule: '{}' cannot be a header's name", rule.header))?;
+                .ok_or_else(|| format!("rule: '{}' cannot be a header's name", excerpt(&rule.header)))?;
             if !spec.arms.iter().any(|arm| arm.version == rule.version) {
                 return Err(format!(
                     "rule: version {} is no arm of this route; add it, with weight 0 if only rules lead there",
@@ -167,6 +200,13 @@ fn within(what: &str, count: usize, max: usize) -> Result<(), String> {
     if count <= max { Ok(()) } else { Err(format!("{count} {what} are too many: a route takes {max}")) }
 }
 
+fn short(what: &str, text: &str, bytes_max: usize) -> Result<(), String> {
+    match text.len() {
+        bytes if bytes <= bytes_max => Ok(()),
+        bytes => Err(format!("{what} has {bytes} bytes: a route takes {bytes_max}")),
+    }
+}
+
 fn distinct(what: &str, versions: impl Iterator<Item = Version>) -> Result<(), String> {
     let mut seen = Vec::new();
     for version in versions {
@@ -181,5 +221,6 @@ fn distinct(what: &str, versions: impl Iterator<Item = Version>) -> Result<(), S
 /// A header's name in lower case (RFC 9110, section 5.1); `None` when it cannot be one.
 fn header_name(text: &str) -> Option<String> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    (!text.is_empty() && text.len() <= 128 && text.bytes().all(token)).then(|| text.to_ascii_lowercase())
+    (!text.is_empty() && text.len() <= HEADER_BYTES_MAX && text.bytes().all(token))
+        .then(|| text.to_ascii_lowercase())
 }

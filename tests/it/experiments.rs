@@ -275,3 +275,18 @@ fn feedback_that_cannot_be_kept_is_refused_with_its_fault() {
     let found = served.read("experiments")["experiments"][0].clone();
     assert_eq!((total(&found, "requests"), total(&found, "outcomes")), (0, 0));
 }
+
+#[test]
+fn the_newest_experiments_are_told() {
+    let served = served();
+    for weight in 1..=101 {
+        served
+            .put_route(&json!({"arms": [{"version": 1, "weight": weight}, {"version": 2, "weight": 1}]}))
+            .expect(200);
+    }
+    let told = served.read("experiments")["experiments"].as_array().unwrap().clone();
+    let weights: Vec<f64> = told.iter().map(|told| told["arms"][0]["weight"].as_f64().unwrap()).collect();
+    assert_eq!(weights, (2..=101).rev().map(f64::from).collect::<Vec<f64>>());
+    let running: Vec<usize> = (0..told.len()).filter(|n| told[*n]["ended_ms"] == json!(0)).collect();
+    assert_eq!(running, [0]);
+}

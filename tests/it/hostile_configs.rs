@@ -203,6 +203,7 @@ fn uploads_stay_in_their_folder_and_leave_nothing_when_they_fail() {
         "1/mo\ndel.onnx",
         &"a".repeat(256),
         &"a/".repeat(100),
+        "1/a/b/c/d/model.onnx",
         &format!("1/{}", "a".repeat(100_000)),
     ] {
         let refusal = load(&sent(path)).error(400);
@@ -212,10 +213,15 @@ fn uploads_stay_in_their_folder_and_leave_nothing_when_they_fail() {
         (0..2000).map(|i| (format!("file:1/{i}"), json!(""))).collect();
     let mut too_many = json!({"parameters": many});
     too_many["parameters"]["config"] = json!("{}");
+    let scattered: serde_json::Map<String, Value> =
+        (0..257).map(|i| (format!("file:{i}/x"), json!(""))).collect();
+    let mut too_scattered = json!({"parameters": scattered});
+    too_scattered["parameters"]["config"] = json!("{}");
     let both = json!({"parameters": {"config": "{}", "file:1": "AAAA", "file:1/model.onnx": "AAAA"}});
     let broken = json!({"parameters": {"config": "{}", "file:1/model.onnx": STANDARD.encode("no model")}});
     for (body, part) in [
         (&too_many, "2000 files were sent; at most 1024"),
+        (&too_scattered, "lie in 257 folders; at most 256"),
         (&both, "lies in something that was sent as a file"),
         (&broken, "not an ONNX model"),
         (&json!({"parameters": {"config": "{}", "file:1/model.onnx": "A*=="}}), "base64"),

@@ -192,6 +192,89 @@ fn inv_06_after_a_kill_the_routes_are_those_of_the_last_record_and_nothing_ackno
 }
 
 /// The files of a state folder in which nobody writes right now.
+/// A route of as many rules, with texts as long, as may be: some seventy kilobytes.
+fn long(version: u64) -> Value {
+    let rule = json!({"header": "x-user", "equals": "e".repeat(1024), "version": version});
+    json!({"arms": [{"version": version, "weight": 1}], "rules": vec![rule; 64]})
+}
+
+#[test]
+fn a_page_of_the_record_ends_where_its_bytes_do_and_the_next_goes_on_from_there() {
+    let served = Served::start(&[(1, "same"), (2, "double")]);
+    for version in [2, 1].repeat(6) {
+        served.put_route(&long(version)).expect(200);
+    }
+    let (mut found, mut pages, mut before) = (Vec::new(), 0, String::new());
+    loop {
+        let answer = served.weir.get(&format!("/control/v1/audit?limit=500{before}")).expect(200);
+        assert!(answer.body.len() < 1_100_000, "{} bytes", answer.body.len());
+        let page = answer.json();
+        let records = page["records"].as_array().unwrap().iter();
+        found.extend(records.map(|record| record["seq"].as_u64().unwrap()));
+        pages += 1;
+        match page["next_before"].as_u64().unwrap() {
+            0 => break,
+            next => before = format!("&before={next}"),
+        }
+    }
+    assert_eq!(found, (1..=15).rev().collect::<Vec<u64>>());
+    assert_eq!(pages, 2);
+}
+
+#[test]
+fn pages_of_the_record_count_as_bytes_in_flight() {
+    let (repository, state) = (Repository::new(), tempfile::tempdir().unwrap());
+    repository.copy("models/simple", "simple");
+    let limit = (256 << 10).to_string();
+    let folder = state.path().to_str().unwrap();
+    let flags = ["--max-message-bytes", &limit, "--max-bytes-in-flight", &limit, "--state", folder];
+    let weir = Weir::start(&repository, &flags);
+    for _ in 0..3 {
+        let body = long(1).to_string();
+        weir.connect().ask("PUT", "/control/v1/models/simple/route", &[], body.as_bytes()).expect(200);
+    }
+    let refusal = weir.get("/control/v1/audit").error(429);
+    assert!(refusal.contains("bytes in flight (262144)"), "{refusal}");
+    weir.get("/control/v1/audit?limit=1").expect(200);
+    weir.until("nothing is held", |page| page.sum("weir_bytes_in_flight", &[]) == 0.0);
+}
+
+#[test]
+fn a_route_that_is_too_long_is_refused_and_one_from_before_the_limits_stands_and_can_be_changed() {
+    let mut served = Served::start(&[(1, "same"), (2, "double")]);
+    let mut route = json!({
+        "arms": [{"version": 1, "weight": 1}, {"version": 2, "weight": 0}],
+        "rules": [{"header": "x-user", "equals": "e".repeat(1025), "version": 2}]
+    });
+    let refusal = served.put_route(&route).error(400);
+    assert!(refusal.contains("rules[0].equals has 1025 bytes: a route takes 1024"), "{refusal}");
+    route["rules"][0]["equals"] = json!("e".repeat(1024));
+    served.put_route(&route).expect(200);
+    served.end("TERM");
+    // As a server without limits could have left it: the record has room for it, but not twice.
+    let database = Database::open(served.state.path().join("weir.sqlite")).unwrap();
+    let sql = "UPDATE documents SET body = replace(body, ?1, ?2) WHERE kind = 'model'";
+    database.execute(sql, ("e".repeat(1024), "e".repeat(1_500_000))).unwrap();
+    drop(database);
+    served.start_again();
+    let rules = |route: &Value| route["rules"][0]["equals"].as_str().map_or(0, str::len);
+    assert_eq!(rules(&served.read("route")), 1_500_000);
+    served.put_route(&route).expect(200);
+    let first = served.audit().remove(0);
+    assert_eq!((rules(&first["from"]), rules(&first["to"])), (1_500_000, 1024));
+    served.change("POST", "rollback", &json!({})).expect(200);
+    assert_eq!(rules(&served.read("route")), 1_500_000);
+    let id = served.begin(&json!({"target": 2}));
+    served.change("POST", &format!("rollouts/{id}/abort"), &json!({})).expect(200);
+    let first = served.audit().remove(0);
+    assert_eq!((&first["action"], rules(&first["to"])), (&json!("rollout.abort"), 1_500_000));
+    assert!(first["from"]["note"].as_str().unwrap().contains("left out"), "{}", first["from"]);
+    served.change("DELETE", "route", &json!({})).expect(200);
+    served.end("TERM");
+    expect_whole(served.state());
+    assert!(!served.weir.errors().contains("ERROR"), "{}", served.weir.errors());
+}
+
 fn copied(state: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in state.read_dir().unwrap() {

@@ -471,3 +471,24 @@ fn a_user_counts_once_however_often_they_ask() {
         eventually("all are counted", || Some(served.rollout(&id)).filter(|r| total(r, "requests") == 160));
     assert_eq!(total(&rollout, "errors"), 10, "{rollout}");
 }
+
+#[test]
+fn the_newest_rollouts_are_listed_and_older_ones_are_known_by_their_number() {
+    let mut served = Served::start(&[(1, "same"), (2, "double")]);
+    for n in 1..=102 {
+        let id = served.begin(&json!({"target": 2}));
+        assert_eq!(id, n.to_string());
+        served.change("POST", &format!("rollouts/{id}/abort"), &json!({})).expect(200);
+    }
+    for _ in 0..2 {
+        let listed = served.read("rollouts")["rollouts"].as_array().unwrap().clone();
+        let ids: Vec<&str> = listed.iter().map(|rollout| rollout["id"].as_str().unwrap()).collect();
+        let newest: Vec<String> = (3..=102).rev().map(|id: u64| id.to_string()).collect();
+        assert_eq!(ids, newest);
+        let first = served.read("rollouts/1");
+        assert_eq!((state(&first), &first["id"]), ("aborted", &json!("1")), "{first}");
+        served.change("POST", "rollouts/1/resume", &json!({})).error(409);
+        served.restart("TERM");
+    }
+    assert_eq!(served.begin(&json!({"target": 2})), "103");
+}

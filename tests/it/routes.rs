@@ -220,6 +220,21 @@ fn a_body_that_is_no_route_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_model_takes_so_many_labels_and_no_more() {
+    let weir = start();
+    let label =
+        |name: &str| control(&weir, "PUT", &format!("models/digits/labels/{name}"), &json!({"version": 1}));
+    for n in 0..256 {
+        label(&format!("l{n}")).expect(200);
+    }
+    let refusal = label("another").error(400);
+    assert!(refusal.contains("'another' is one label too many: a model takes 256"), "{refusal}");
+    label("l7").expect(200);
+    control(&weir, "DELETE", "models/digits/labels/l7", &Value::Null).expect(200);
+    label("another").expect(200);
+}
+
+#[test]
 fn rollback_returns_step_by_step_to_what_was_live_before() {
     let weir = start();
     let rollback = || control(&weir, "POST", "models/digits/rollback", &Value::Null);

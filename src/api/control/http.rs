@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -19,7 +20,7 @@ use crate::api::questions::Gateway;
 use crate::control::Control;
 use crate::error::ServeError;
 use crate::proto::control as pb;
-use crate::serve::off_the_loop;
+use crate::serve::{Held, off_the_loop};
 
 /// Answers a request for a path below `/control/v1/`.
 pub async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
@@ -51,8 +52,9 @@ async fn respond(
         who: &who,
     };
     let wanted = asked.call(path)?;
+    let changes = ![Method::GET, Method::HEAD].contains(&head.method);
     let answer = call(gateway, move |gateway, control| perform(gateway, control, wanted)).await?;
-    Ok(answer.into_response())
+    answer.into_response(changes, &gateway.pipeline.hold())
 }
 
 /// What came of a call.
@@ -73,14 +75,20 @@ impl Answer {
         Ok(Self { revision: Some(route.revision), ..Self::of(route)? })
     }
 
-    fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.json));
+    /// Counted until it is sent. Errors: `Overloaded`, for want of room; never after a change, which has been made.
+    fn into_response(self, changes: bool, held: &Held) -> Result<Response<Body>, ServeError> {
+        let json = Bytes::from(self.json);
+        let [json] = match changes {
+            true => [json],
+            false => held.until_sent([json])?,
+        };
+        let mut response = Response::new(Body::from(json));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(revision) = self.revision {
             headers.insert(ETAG, etag(revision));
         }
-        response
+        Ok(response)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) use path::is_below;
 /// operator's hand.
 const CALLS_MAX: usize = 64;
 
-/// Bytes of a body or message of the control API: a route of a thousand rules is a tenth of it.
+/// Bytes of a body or message of the control API: the longest route is less than half of it.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Where the control API answers.

@@ -241,7 +241,17 @@ impl Services {
                 "RepositoryModelUnload" => inference.questions.clone().call(with_peer(request)).await,
                 _ => inference.questions.clone().call(request).await,
             },
-            (CONTROL, _, Some(control)) => control.clone().call(with_peer(request)).await,
+            (CONTROL, _, Some(control)) => {
+                // What asks may be refused its answer; a change has been made by then.
+                let asks = method.starts_with("List") || method.starts_with("Get");
+                let held = self.gateway.pipeline.hold();
+                let answered = control.clone().call(with_peer(request)).await;
+                match asks {
+                    true => answered
+                        .map(|answer| answer.map(|body| tonic::body::Body::new(UntilSent { body, held }))),
+                    false => answered,
+                }
+            }
             ("grpc.health.v1.Health", ..) => self.health.clone().call(request).await,
             ("grpc.reflection.v1.ServerReflection", ..) => (self.reflection)(request).await,
             ("grpc.reflection.v1alpha.ServerReflection", ..) => (self.reflection_alpha)(request).await,
@@ -287,6 +297,38 @@ fn blame_the_message(headers: &mut HeaderMap) {
     }
 }
 
+/// An answer of tonic's, which is counted until it is sent.
+struct UntilSent {
+    body: tonic::body::Body,
+    held: Held,
+}
+
+impl Body for UntilSent {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
+        let counted = frame.and_then(|frame| match frame.into_data() {
+            Ok(bytes) => {
+                let [bytes] = self.held.until_sent([bytes])?;
+                Ok(Frame::data(bytes))
+            }
+            Err(trailers) => Ok(trailers),
+        });
+        Poll::Ready(Some(counted))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 /// A body for tonic, which is counted as it comes and whose faults are told as we tell them.
 struct Counted {
     body: Incoming,
@@ -316,5 +358,28 @@ impl Body for Counted {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::serve::Admission;
+
+    #[tokio::test]
+    async fn an_answer_of_tonics_counts_until_it_is_sent_and_is_refused_where_there_is_no_room() {
+        let admission = Admission::new(1, 1 << 20);
+        let answer = |bytes: usize| UntilSent {
+            body: tonic::body::Body::new(Full::new(Bytes::from(vec![7; bytes]))),
+            held: admission.hold(),
+        };
+        let frame = answer(100_000).frame().await.unwrap().unwrap();
+        assert_eq!(admission.bytes_in_flight(), 100_000);
+        drop(frame);
+        assert_eq!(admission.bytes_in_flight(), 0);
+        let status = answer((1 << 20) + 1).frame().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
     }
 }

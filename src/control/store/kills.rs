@@ -66,7 +66,7 @@ fn check(dir: &Path, acknowledged: u64) -> u64 {
     }
     for model in (0..THREADS).map(|thread| format!("model-{thread}")) {
         let query = Query { order: Order::Newest { before: None }, limit: 1, model: Some(model.clone()) };
-        let said = reader.records(&query).unwrap().pop().map_or(Value::Null, |record| record.to);
+        let said = reader.records(&query).unwrap().records.pop().map_or(Value::Null, |record| record.to);
         assert_eq!(routes.remove(&model).unwrap_or(Value::Null), said, "{model}");
     }
     for (model, seq) in reader.documents("progress").unwrap() {

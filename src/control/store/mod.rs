@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use reader::{Order, Query, RECORDS_MAX, Reader};
+pub use reader::{Order, PAGE_BYTES_MAX, Page, Query, RECORDS_MAX, Reader};
 pub use writer::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX};
 
 use super::record::{Broken, Entry, Head, Record, Verified};
@@ -146,8 +146,28 @@ impl Store {
         self.reader().documents(kind)
     }
 
+    /// Shows every document of a kind, key and body, one after another in the order of keys.
+    pub fn each_document(&self, kind: &str, see: impl FnMut(String, String)) -> Result<(), StoreError> {
+        self.reader().each_document(kind, see)
+    }
+
+    /// One document's body; `None` where there is none.
+    pub fn document(&self, kind: &str, key: &str) -> Result<Option<String>, StoreError> {
+        self.reader().document(kind, key)
+    }
+
+    /// As [`Reader::highest`].
+    pub fn highest(
+        &self,
+        kind: &str,
+        below: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        self.reader().highest(kind, below, limit)
+    }
+
     /// A page of the record.
-    pub fn records(&self, query: &Query) -> Result<Vec<Record>, StoreError> {
+    pub fn records(&self, query: &Query) -> Result<Page, StoreError> {
         self.reader().records(query)
     }
 

@@ -11,6 +11,10 @@ use crate::control::record::{Broken, Chain, Flaw, Head, Record, Row, Verified};
 /// Records of one page at the most.
 pub const RECORDS_MAX: usize = 1000;
 
+/// Bytes of the records' texts on one page at the most, but that a single record may be longer. Answers hold them
+/// several times over while they are made.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+
 /// Which records a page holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -30,6 +34,14 @@ pub enum Order {
     Oldest { after: u64 },
 }
 
+/// A part of the record.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// There are others beyond the last of these.
+    pub more: bool,
+}
+
 /// The state of a folder, to look at.
 pub struct Reader {
     connection: Connection,
@@ -42,17 +54,50 @@ impl Reader {
 
     /// Keys and bodies of all documents of a kind, by key.
     pub fn documents(&self, kind: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let mut documents = Vec::new();
+        self.each_document(kind, |key, body| documents.push((key, body)))?;
+        Ok(documents)
+    }
+
+    /// Shows every document of a kind, key and body, one after another in the order of keys.
+    pub fn each_document(&self, kind: &str, mut see: impl FnMut(String, String)) -> Result<(), StoreError> {
         let sql = "SELECT key, body FROM documents WHERE kind = ?1 ORDER BY key";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut rows = statement.query([kind])?;
+        while let Some(row) = rows.next()? {
+            see(row.get(0)?, row.get(1)?);
+        }
+        Ok(())
+    }
+
+    /// One document's body; `None` where there is none.
+    pub fn document(&self, kind: &str, key: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT body FROM documents WHERE kind = ?1 AND key = ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([kind, key], |row| row.get(0)).optional()?)
+    }
+
+    /// Keys and bodies of documents whose keys are `below`, a slash and a name that ends in a number: those with the
+    /// highest numbers, descending.
+    pub fn highest(
+        &self,
+        kind: &str,
+        below: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        // In ASCII a zero follows the slash. Of two numbers the one with more digits is the higher one.
+        let sql = "SELECT key, body FROM documents WHERE kind = ?1 AND key > ?2 || '/' AND key < ?2 || '0'
+                   ORDER BY length(key) DESC, key DESC LIMIT ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map((kind, below, limit as i64), |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A page of the record.
+    /// A page of the record: as many as fit into [`PAGE_BYTES_MAX`], one at least if there is one.
     ///
     /// Errors: a record of the page cannot be read, which only damage or tampering brings about.
-    /// Cost: as many records as the page has are read, with a model too.
-    pub fn records(&self, query: &Query) -> Result<Vec<Record>, StoreError> {
+    /// Cost: one record more than the page has is read, with a model too.
+    pub fn records(&self, query: &Query) -> Result<Page, StoreError> {
         let (bound, condition, direction) = match query.order {
             Order::Newest { before } => (before.unwrap_or(u64::MAX), "seq < ?1", "DESC"),
             Order::Oldest { after } => (after, "seq > ?1", "ASC"),
@@ -65,16 +110,21 @@ impl Reader {
             "SELECT seq, body, hash FROM audit WHERE {condition} {of_model} ORDER BY seq {direction} LIMIT ?2"
         );
         let bound = i64::try_from(bound).unwrap_or(i64::MAX);
-        let limit = query.limit.min(RECORDS_MAX) as i64;
+        let limit = query.limit.min(RECORDS_MAX);
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((bound, limit, &query.model))?;
-        let mut records = Vec::new();
+        let mut rows = statement.query((bound, limit as i64 + 1, &query.model))?;
+        let (mut page, mut bytes) = (Page::default(), 0);
         while let Some(row) = rows.next()? {
             let Row { seq, body, hash } = kept(row)?;
+            bytes += body.len();
+            if page.records.len() == limit || (bytes > PAGE_BYTES_MAX && !page.records.is_empty()) {
+                page.more = true;
+                break;
+            }
             let unreadable = |_| Broken { seq: seq.cast_unsigned(), flaw: Flaw::Unreadable };
-            records.push(Record::read(&body, &hash).map_err(unreadable)?);
+            page.records.push(Record::read(&body, &hash).map_err(unreadable)?);
         }
-        Ok(records)
+        Ok(page)
     }
 
     /// The number and hash of the newest record. Errors: it is gone.

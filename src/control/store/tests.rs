@@ -36,7 +36,8 @@ pub(super) fn fill(store: &Store, count: u64) -> Vec<Record> {
 }
 
 pub(super) fn all(reader: &Reader) -> Result<Vec<Record>, StoreError> {
-    reader.records(&Query { order: Order::Oldest { after: 0 }, limit: RECORDS_MAX, model: None })
+    let query = Query { order: Order::Oldest { after: 0 }, limit: RECORDS_MAX, model: None };
+    reader.records(&query).map(|page| page.records)
 }
 
 /// A connection beside the store, as a tamperer has it.
@@ -83,9 +84,52 @@ fn pages_run_both_ways_and_by_model() {
     ];
     for (order, limit, model, expected) in cases {
         let query = Query { order, limit, model: model.map(str::to_owned) };
-        let found: Vec<u64> = store.records(&query).unwrap().iter().map(|record| record.seq).collect();
+        let page = store.records(&query).unwrap();
+        let found: Vec<u64> = page.records.iter().map(|record| record.seq).collect();
         assert_eq!(found, expected, "{query:?}");
     }
+}
+
+#[test]
+fn a_page_ends_where_its_bytes_do_and_the_next_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let sized = |n: u64, bytes: usize| Entry { to: json!("x".repeat(bytes)), ..entry(n) };
+    let third = PAGE_BYTES_MAX / 3;
+    let sizes = [9, third, third, third, BODY_BYTES_MAX - 1000, 9, 9];
+    let entries = sizes.iter().zip(0..).map(|(bytes, n)| sized(n, *bytes)).collect();
+    store.commit(Transaction { documents: Vec::new(), entries }).unwrap();
+    let mut pages = Vec::new();
+    let (mut before, mut more) = (None, true);
+    while more {
+        let query = Query { order: Order::Newest { before }, limit: 100, model: None };
+        let page = store.records(&query).unwrap();
+        let found: Vec<u64> = page.records.iter().map(|record| record.seq).collect();
+        (before, more) = (found.last().copied(), page.more);
+        pages.push(found);
+    }
+    assert_eq!(pages, [vec![7, 6], vec![5], vec![4, 3], vec![2, 1]]);
+    let last = store.records(&Query { order: Order::Newest { before: None }, limit: 7, model: None });
+    assert!(last.unwrap().more);
+    let all = store.records(&Query { order: Order::Newest { before: Some(3) }, limit: 2, model: None });
+    assert!(!all.unwrap().more);
+}
+
+#[test]
+fn the_documents_with_the_highest_numbers_come_first_and_those_of_others_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let keys = ["m/r1", "m/r9", "m/r10", "m/r11", "m/r100", "m", "m.a/r7", "m-/r7", "m0/r7", "n/r7"];
+    store.save(keys.map(|key| document("experiment", key, Some(key))).to_vec()).unwrap();
+    let highest = |below: &str, limit: usize| {
+        let found = store.highest("experiment", below, limit).unwrap();
+        found.into_iter().map(|(key, _)| key).collect::<Vec<String>>()
+    };
+    assert_eq!(highest("m", 100), ["m/r100", "m/r11", "m/r10", "m/r9", "m/r1"]);
+    assert_eq!(highest("m", 2), ["m/r100", "m/r11"]);
+    assert_eq!(highest("m0", 2), ["m0/r7"]);
+    assert_eq!(store.document("experiment", "m/r9").unwrap().as_deref(), Some("m/r9"));
+    assert_eq!(store.document("experiment", "m/r2").unwrap(), None);
 }
 
 #[test]

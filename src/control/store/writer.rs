@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use super::{Document, StoreError, Transaction, reader};
 use crate::control::record::{Broken, Entry, Flaw, Head, Record, Sealed};
 
-/// Bytes of a record's text at the most: what a change was from and to, a thousand times over.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a record's text at the most: twice the longest route that there may be, and as much again.
+pub const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of a document at the most.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 20;

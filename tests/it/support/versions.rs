@@ -56,6 +56,12 @@ impl Served {
     #[track_caller]
     pub fn restart(&mut self, signal: &str) {
         self.end(signal);
+        self.start_again();
+    }
+
+    /// Starts a server on the same repository and state after one that has ended.
+    #[track_caller]
+    pub fn start_again(&mut self) {
         self.weir = serve(&self.repository, self.state.path());
     }
 
