@@ -67,8 +67,17 @@ pub fn inspect(file: &Arc<Blob>) -> Result<Findings, LoadError> {
     look_through(as_bytes(file))
 }
 
+/// By these bytes, after the first four, ONNX Runtime knows its own format (`core/session/ort_format.fbs`, the identifier
+/// of a flatbuffer). A file may be one in that format and one of protobuf at once, with two graphs.
+const OWN_FORMAT: &[u8] = b"ORTM";
+
 /// What the bytes of a model file tell. Errors: why they are no model that can be served.
 pub fn look_through(file: Bytes) -> Result<Findings, LoadError> {
+    if file.get(4..8) == Some(OWN_FORMAT) {
+        return Err(LoadError(
+            "the model file is in ONNX Runtime's own format (.ort); only ONNX is served".to_owned(),
+        ));
+    }
     let model = ModelProto::decode(file)
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {
@@ -232,4 +241,24 @@ fn meaning_of_outputs(graph: &GraphProto) -> Findings {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_onnx_runtimes_own_format_is_refused_though_it_is_onnx_too() {
+        let model = ModelProto { graph: Some(GraphProto::default()), ..ModelProto::default() };
+        let mut file = b"\x78\x00\xfa\x00\x04XTMX".to_vec();
+        file.extend(model.encode_to_vec());
+        assert!(look_through(file.clone().into()).is_ok());
+        // The same field, whose length reads as a letter now.
+        let mut both = b"\x78\x00\xfa\x00ORTM".to_vec();
+        both.resize(5 + usize::from(b'O'), 0);
+        both.extend(model.encode_to_vec());
+        assert!(ModelProto::decode(both.as_slice()).unwrap().graph.is_some());
+        let LoadError(reason) = look_through(both.into()).unwrap_err();
+        assert!(reason.contains("own format"), "{reason}");
+    }
 }
