@@ -241,6 +241,8 @@ const FLOAT: i32 = 1;
 const INT32: i32 = 6;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
+/// Of AttributeProto.AttributeType.
+const TENSOR: i32 = 4;
 /// FLOAT16, DOUBLE, BFLOAT16 beside FLOAT.
 const FLOATS: [i32; 4] = [FLOAT, 10, 11, 16];
 
@@ -396,6 +398,11 @@ impl<'a> Scan<'a> {
         if self.hides_rank(node) {
             self.note(&format!("{} to an unknown number of dimensions", node.op_type));
         }
+        let mut named = HashSet::new();
+        if !node.attribute.iter().all(|a| named.insert(a.name.as_str())) {
+            // ONNX Runtime takes the last of them; a table of what it does is not worth its mistakes.
+            self.note("an attribute twice");
+        }
         // Borders and shapes by attribute: a kernel's own, not a canvas.
         let large = |a: &&AttributeProto| {
             ["pads", "output_padding", "output_shape", "shape"].contains(&a.name.as_str())
@@ -490,9 +497,9 @@ impl<'a> Scan<'a> {
         } else if operator == "Cast" {
             node.attribute.iter().find(|a| a.name == "to").and_then(|a| i32::try_from(a.i).ok())
         } else if operator == "Constant" {
-            // Of several attributes ONNX Runtime takes the first, whatever its name.
+            // Of several attributes ONNX Runtime takes the first, whatever its name, and of what it holds that of its type.
             let value = match node.attribute.as_slice() {
-                [only] if only.name == "value" => only.t.as_ref(),
+                [only] if only.name == "value" && only.r#type == TENSOR => only.t.as_ref(),
                 _ => None,
             };
             if let Some(tensor) = value {
@@ -601,6 +608,7 @@ mod tests {
             let value = AttributeProto {
                 name: attribute.into(),
                 t: Some(constant("", &[-1])),
+                r#type: TENSOR,
                 ints: vec![-1],
                 ..AttributeProto::default()
             };
@@ -618,6 +626,7 @@ mod tests {
         first_wins.attribute.push(AttributeProto {
             name: "value".into(),
             t: Some(harmless()),
+            r#type: TENSOR,
             ..AttributeProto::default()
         });
         assert_eq!(found(&[], vec![first_wins, div()]), ["Div"]);
@@ -625,6 +634,32 @@ mod tests {
         sparse.graph.as_mut().unwrap().sparse_initializer =
             vec![SparseTensorProto { values: Some(constant("b", &[-1])), indices: None }];
         assert_eq!(hazards(&sparse), ["Div"]);
+    }
+
+    #[test]
+    fn an_attribute_is_what_onnx_runtime_takes_it_for() {
+        let of = |kind: i32| {
+            let value = AttributeProto {
+                name: "value".into(),
+                t: Some(constant("", &[2])),
+                ints: vec![-1],
+                r#type: kind,
+                ..AttributeProto::default()
+            };
+            let constant = NodeProto { attribute: vec![value], ..node("Constant", &[], "b") };
+            hazards(&model(&[("a", INT64)], &[], vec![constant, node("Div", &["a", "b"], "y")]))
+        };
+        assert_eq!(of(TENSOR), [""; 0]);
+        // Seven is INTS.
+        assert_eq!(of(7), ["Div"]);
+        let to =
+            |kind: i32| AttributeProto { name: "to".into(), i: i64::from(kind), ..AttributeProto::default() };
+        let cast = |attribute: Vec<AttributeProto>| {
+            let cast = NodeProto { attribute, ..node("Cast", &["a"], "b") };
+            hazards(&model(&[("a", INT64)], &[], vec![cast, node("Div", &["b", "b"], "y")]))
+        };
+        assert_eq!(cast(vec![to(FLOAT)]), [""; 0]);
+        assert_eq!(cast(vec![to(FLOAT), to(INT64)]), ["an attribute twice"]);
     }
 
     #[test]
