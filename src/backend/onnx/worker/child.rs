@@ -17,7 +17,7 @@ use crate::backend::onnx::inspect::{Findings, inspect};
 use crate::backend::onnx::library::{Runtime, end_process};
 use crate::backend::onnx::open::open;
 use crate::backend::onnx::session::OnnxSession;
-use crate::backend::{BatchInput, LoadError, RunError, Session, Stop};
+use crate::backend::{BatchInput, Device, LoadError, RunError, Session, Stop};
 
 /// How long a slot sleeps before it looks again, should a wake-up be lost.
 const NAP: Duration = Duration::from_secs(1);
@@ -61,6 +61,10 @@ fn serve(socket: BorrowedFd<'_>) -> Result<std::convert::Infallible, String> {
             }
             ToWorker::Open { device, options } => {
                 let runtime = runtime.ok_or("there is no model yet")?;
+                // A GPU's driver opens devices and libraries as it goes.
+                if device == Device::Cpu {
+                    limits::close_off();
+                }
                 let opened = open(runtime, &files, &device, &options, &findings)
                     .map_err(|LoadError(reason)| reason)?;
                 // The session has copied what it needs.
