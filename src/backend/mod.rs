@@ -24,6 +24,10 @@ use smallvec::SmallVec;
 
 use crate::tensor::{DataType, Shape, Tensor};
 
+/// Bytes of stack, of address space at first, that each thread has which opens, calls or drops a session. ONNX Runtime's
+/// depth grows with a model's trees and graphs; a model is tried with half of it.
+pub const STACK_BYTES: usize = 8 << 20;
+
 /// The files of one version. Only `root` may be a link; whoever reads a file goes through [`Artefact::open`].
 #[derive(Debug, Clone)]
 pub struct Artefact {
