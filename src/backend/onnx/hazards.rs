@@ -16,8 +16,8 @@ const TOLD_MAX: usize = 8;
 /// needs a library of custom operators, which is code.
 pub const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
 
-/// Elements that an output whose size is a constant may have without being a hazard: 64 MiB of floats.
-const CONSTANT_ELEMENTS_MAX: i64 = 16 << 20;
+/// Elements that an output whose size is a constant may have without being a hazard: 4 MiB of floats.
+const CONSTANT_ELEMENTS_MAX: i64 = 1 << 20;
 
 /// Padding and repetition by constants beyond this is a hazard: a kernel's border, not a canvas.
 const CONSTANT_SIZE_MAX: i64 = 1024;
@@ -99,7 +99,6 @@ const BOUNDED: &[&str] = &[
     "Mish",
     "Mul",
     "Neg",
-    "NonZero",
     "Not",
     "Or",
     "PRelu",
@@ -130,12 +129,10 @@ const BOUNDED: &[&str] = &[
     "Sin",
     "Sinh",
     "Size",
-    "Slice",
     "Softmax",
     "Softplus",
     "Softsign",
     "SpaceToDepth",
-    "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
@@ -144,7 +141,6 @@ const BOUNDED: &[&str] = &[
     "Tan",
     "Tanh",
     "ThresholdedRelu",
-    "TopK",
     "Transpose",
     "Trilu",
     "Unsqueeze",
@@ -338,6 +334,8 @@ pub fn grows(graph: &GraphProto) -> bool {
 struct Scan<'a> {
     types: HashMap<&'a str, i32>,
     constants: HashMap<&'a str, &'a TensorProto>,
+    /// Names whose values come from constants and sizes alone, whatever the values of the inputs.
+    settled: HashSet<&'a str>,
     found: BTreeSet<String>,
     ambiguous: HashSet<&'a str>,
 }
@@ -374,6 +372,23 @@ impl<'a> Scan<'a> {
     fn keep(&mut self, name: &'a str, constant: &'a TensorProto) {
         if !self.ambiguous.contains(name) {
             self.constants.insert(name, constant);
+            self.settled.insert(name);
+        }
+    }
+
+    /// Learns whether a node's outputs are settled.
+    fn settle(&mut self, node: &'a NodeProto) {
+        let settled = match node.op_type.as_str() {
+            "Shape" | "Size" | "Constant" => true,
+            _ => {
+                let inner = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+                let mut inputs = node.input.iter().filter(|name| !name.is_empty()).peekable();
+                !inner && inputs.peek().is_some() && inputs.all(|name| self.settled.contains(name.as_str()))
+            }
+        };
+        if settled {
+            let outputs = node.output.iter().map(String::as_str);
+            self.settled.extend(outputs.filter(|name| !name.is_empty() && !self.ambiguous.contains(name)));
         }
     }
 
@@ -415,6 +430,7 @@ impl<'a> Scan<'a> {
             self.graph(graph);
         }
         self.learn_output(node);
+        self.settle(node);
     }
 
     /// Whether nobody knows before it runs how many dimensions a node's output has. ONNX Runtime checks ranks when it
@@ -439,6 +455,11 @@ impl<'a> Scan<'a> {
         let product = |sizes: &[i64]| {
             sizes.iter().try_fold(1i64, |n, &size| n.checked_mul(size.max(1))).unwrap_or(i64::MAX)
         };
+        // An input that is left out is a name without letters. Old versions of the standard have attributes instead.
+        let sized_by_none = |from: usize| {
+            let mut sizes = node.input.iter().skip(from).filter(|name| !name.is_empty());
+            sizes.all(|name| self.settled.contains(name.as_str()))
+        };
         let each_small = |sizes: &Vec<i64>| sizes.iter().all(|size| size.abs() <= CONSTANT_SIZE_MAX);
         match node.op_type.as_str() {
             "Div" | "Mod" => {
@@ -453,6 +474,8 @@ impl<'a> Scan<'a> {
                     || of_floats(1)
                     || constant(1).is_some_and(|by| by.iter().all(|n| *n != 0 && *n != -1))
             }
+            // Sizes that a request's values choose may be multiplied with each other later on.
+            "Slice" | "TopK" | "Split" => sized_by_none(1),
             "ConstantOfShape" => constant(0).is_some_and(|shape| product(&shape) <= CONSTANT_ELEMENTS_MAX),
             "Expand" => constant(1).is_some_and(|shape| product(&shape) <= CONSTANT_SIZE_MAX),
             "Tile" => constant(1).is_some_and(|repeats| product(&repeats) <= CONSTANT_SIZE_MAX),
@@ -704,6 +727,32 @@ mod tests {
         let nodes = |size: i64| (vec![node("ConstantOfShape", &["s"], "y")], [constant("s", &[size, 16])]);
         let found = |size| hazards(&model(&[], &nodes(size).1, nodes(size).0));
         assert!(found(1000).is_empty() && !found(1 << 40).is_empty());
+    }
+
+    #[test]
+    fn sizes_that_values_of_inputs_choose_are_hazards_where_they_are_said() {
+        let found = |inputs: &[(&str, i32)], nodes: Vec<NodeProto>| {
+            hazards(&model(inputs, &[constant("two", &[2, 2]), constant("k", &[1])], nodes))
+        };
+        let chosen = [("a", FLOAT), ("s", INT64)];
+        for operator in ["Slice", "TopK", "Split"] {
+            assert_eq!(found(&chosen, vec![node(operator, &["a", "s"], "y")]), [operator]);
+            assert_eq!(found(&chosen, vec![node(operator, &["a", "k"], "y")]), [""; 0]);
+            assert_eq!(found(&chosen, vec![node(operator, &["a"], "y")]), [""; 0], "by attributes");
+            // A default that requests may replace.
+            let replaced = [("a", FLOAT), ("k", INT64)];
+            assert_eq!(found(&replaced, vec![node(operator, &["a", "k"], "y")]), [operator]);
+            // Worked out from sizes and constants, and from a value on the way.
+            let through = |other: &str| {
+                let sum = node("Add", &["size", other], "sum");
+                vec![node("Shape", &["a"], "size"), sum, node(operator, &["a", "sum"], "y")]
+            };
+            assert_eq!(found(&chosen, through("k")), [""; 0]);
+            assert_eq!(found(&chosen, through("s")), [operator]);
+        }
+        let last = node("Slice", &["a", "two", "two", "", "s"], "y");
+        assert_eq!(found(&chosen, vec![last]), ["Slice"]);
+        assert_eq!(found(&chosen, vec![node("NonZero", &["a"], "y")]), ["NonZero"]);
     }
 
     #[test]
