@@ -313,11 +313,19 @@ const LINEAR: &[&str] = &[
 /// Those that are so with a constant of one element.
 const LINEAR_BY_ONE: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
 
-/// Whether what a graph computes may grow faster than its inputs, or by more than a few times.
+/// How many times the bytes of its smallest input a graph's results may take without growing.
+const GROWTH_MAX: u64 = 8;
+
+/// Whether what a graph computes may grow faster than its inputs, or by more than [`GROWTH_MAX`] times.
 pub fn grows(graph: &GraphProto) -> bool {
+    let ambiguous = ambiguous(graph);
+    let is_input = |name: &String| graph.input.iter().any(|input| input.name == *name);
     let one = |name: &String| {
         let constant = graph.initializer.iter().find(|tensor| tensor.name == *name);
-        constant.is_some_and(|tensor| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1))
+        let of_one =
+            |tensor: &TensorProto| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1);
+        // A request may replace a default.
+        constant.is_some_and(of_one) && !is_input(name) && !ambiguous.contains(name.as_str())
     };
     let linear = |node: &NodeProto| {
         let operator = node.op_type.as_str();
@@ -325,7 +333,35 @@ pub fn grows(graph: &GraphProto) -> bool {
         node.domain.is_empty() && (LINEAR.contains(&operator) || by_one)
     };
     // Each may keep its output in memory.
-    graph.node.len() > 64 || !graph.node.iter().all(linear)
+    if graph.node.len() > 64 || !graph.node.iter().all(linear) {
+        return true;
+    }
+    let mut scan = Scan { ambiguous, ..Scan::default() };
+    scan.graph(graph);
+    let bytes = |name: &str| element_bytes(scan.types.get(name).copied().unwrap_or_default());
+    let inputs = graph.input.iter().map(|input| bytes(&input.name)).min();
+    let outputs: Option<u64> = graph.output.iter().map(|output| bytes(&output.name)).sum();
+    // What an operator reads and what it writes.
+    let made = graph.node.iter().flat_map(|node| &node.output).map(|name| bytes(name));
+    let widest = made.collect::<Option<Vec<u64>>>().map(|bytes| bytes.into_iter().max().unwrap_or(0));
+    match (inputs, outputs, widest) {
+        // Without inputs there is nothing that requests could make larger.
+        (None, ..) => false,
+        (Some(Some(input)), Some(outputs), Some(widest)) => outputs + 2 * widest > GROWTH_MAX * input,
+        _ => true,
+    }
+}
+
+/// Bytes of an element, those below one as one. `None`: strings, which are of any size, and what is not known.
+fn element_bytes(kind: i32) -> Option<u64> {
+    // Numbers of TensorProto.DataType in the ONNX standard.
+    match kind {
+        2 | 3 | BOOL | 17..=23 | 25 | 26 => Some(1),
+        4 | 5 | 10 | 16 => Some(2),
+        FLOAT | INT32 | 12 => Some(4),
+        INT64 | 11 | 13 | 14 => Some(8),
+        _ => None,
+    }
 }
 
 /// What is known on the way through a graph. Names are taken to mean one thing in a model and its inner graphs, which
@@ -784,6 +820,49 @@ mod tests {
         assert!(found(vec![node("Mul", &["a", "two"], "y")]));
         assert!(found(vec![node("Add", &["a", "a"], "y")]), "broadcasting");
         assert!(found(vec![node("Concat", &["a", "a"], "y")]));
+    }
+
+    #[test]
+    fn a_default_that_requests_may_replace_is_no_constant() {
+        let grown = |inputs: &[(&str, i32)]| {
+            let mut model = model(inputs, &[constant("one", &[1])], vec![node("Add", &["a", "one"], "y")]);
+            let graph = model.graph.as_mut().unwrap();
+            graph.output.push(value("y", FLOAT));
+            grows(graph)
+        };
+        assert!(!grown(&[("a", FLOAT)]));
+        assert!(grown(&[("a", FLOAT), ("one", FLOAT)]));
+    }
+
+    #[test]
+    fn wider_elements_and_many_outputs_grow() {
+        const UINT8: i32 = 2;
+        const DOUBLE: i32 = 11;
+        const STRING: i32 = 8;
+        let casts = |from: i32, to: i32, count: usize| {
+            let names: Vec<String> = (0..count).map(|i| format!("y{i}")).collect();
+            let cast = |name: &String| {
+                let to = AttributeProto { name: "to".into(), i: i64::from(to), ..AttributeProto::default() };
+                NodeProto { attribute: vec![to], ..node("Cast", &["a"], name) }
+            };
+            let mut model = model(&[("a", from)], &[], names.iter().map(cast).collect());
+            let graph = model.graph.as_mut().unwrap();
+            graph.output = names.iter().map(|name| value(name, to)).collect();
+            grows(graph)
+        };
+        for (from, to, count, expected) in [
+            (FLOAT, FLOAT, 1, false),
+            (FLOAT, FLOAT, 6, false),
+            (FLOAT, FLOAT, 7, true),
+            (FLOAT, DOUBLE, 1, false),
+            (FLOAT, DOUBLE, 3, true),
+            (UINT8, UINT8, 1, false),
+            (BOOL, DOUBLE, 1, true),
+            (UINT8, STRING, 1, true),
+            (STRING, STRING, 1, true),
+        ] {
+            assert_eq!(casts(from, to, count), expected, "{count} times {from} to {to}");
+        }
     }
 
     #[test]
