@@ -283,6 +283,6 @@ pub struct WorkerState {
     pub restarts: u64,
     /// Why it cannot answer now, if it cannot.
     pub down: Option<String>,
-    /// The most memory that it has had in use, in bytes; 0 where that is not known.
+    /// The most memory that it has had in use beyond what one without a model takes, in bytes; 0 where that is not known.
     pub peak_bytes: u64,
 }

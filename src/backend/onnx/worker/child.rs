@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::layout::{self, Place, Places};
-use super::limits;
+use super::limits::{self, peak_bytes};
 use super::packets::{ToServer, ToWorker, receive, send};
 use super::region::{Region, State, Word};
 use crate::backend::onnx::files::{Blob, Files};
@@ -66,9 +66,10 @@ fn serve(socket: BorrowedFd<'_>) -> Result<std::convert::Infallible, String> {
             ToWorker::Model(limits) => {
                 limits::take_on(limits);
                 runtime = Some(Runtime::open().map_err(|e| e.to_string())?);
+                let empty_bytes = peak_bytes("self");
                 files.model = Arc::new(Blob::received(beside()?).map_err(|e| e.to_string())?);
                 findings = inspect(&files.model).map_err(|LoadError(reason)| reason)?;
-                tell(socket, &ToServer::Scanned(findings.clone()))?;
+                tell(socket, &ToServer::Scanned(findings.clone(), empty_bytes))?;
             }
             ToWorker::Data { location } => {
                 files.data.push((location, Arc::new(Blob::received(beside()?).map_err(|e| e.to_string())?)));

@@ -69,6 +69,13 @@ fn set(resource: Resource, value: u64) {
     let _ = setrlimit(resource, Rlimit { current: Some(value), maximum });
 }
 
+/// The most memory that a process has had in use, in bytes, by its number or `self`; 0 where the system does not tell.
+pub fn peak_bytes(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb << 10)
+}
+
 /// How a worker ended that somebody killed without a word to us.
 pub const KILLED: &str = "it was ended by SIGKILL";
 
