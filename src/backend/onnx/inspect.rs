@@ -43,6 +43,9 @@ const DATA_FILES_MAX: usize = 4096;
 /// Inputs and outputs of a graph at the most: each request is held against all of them.
 const TENSORS_MAX: usize = 4096;
 
+/// Bytes of a name of an input or output: it stands in answers, in metadata and in each line of its metrics.
+const NAME_BYTES_MAX: usize = 1024;
+
 /// Operators whose named output is a predicted class, or scores of classes, as (type, output position, is label).
 const CLASSIFIERS: &[(&str, usize, bool)] = &[
     ("TreeEnsembleClassifier", 0, true),
@@ -98,6 +101,15 @@ pub fn look_through(file: Bytes) -> Result<Findings, LoadError> {
             || role == "outputs" && count > TENSORS_MAX
         {
             return Err(LoadError(format!("the model has {count} {role}, more than {TENSORS_MAX}")));
+        }
+    }
+    for (role, values) in [("input", &graph.input), ("output", &graph.output)] {
+        if let Some(long) = values.iter().find(|value| value.name.len() > NAME_BYTES_MAX) {
+            return Err(LoadError(format!(
+                "the name of {role} '{}' has {} bytes, more than {NAME_BYTES_MAX}",
+                excerpt(&long.name),
+                long.name.len()
+            )));
         }
     }
     let data = data_files(&model)?;
@@ -317,6 +329,20 @@ mod tests {
         assert!(ModelProto::decode(both.as_slice()).unwrap().graph.is_some());
         let LoadError(reason) = look_through(both.into()).unwrap_err();
         assert!(reason.contains("own format"), "{reason}");
+    }
+
+    #[test]
+    fn names_of_inputs_and_outputs_have_a_bound() {
+        let named = |number: u32, bytes: usize| {
+            let value = field(1, &vec![b'n'; bytes]);
+            look_through(field(7, &field(number, &value)).into())
+        };
+        // GraphProto.input is field 11, GraphProto.output field 12.
+        for (role, number) in [("input", 11), ("output", 12)] {
+            assert!(named(number, NAME_BYTES_MAX).is_ok());
+            let LoadError(reason) = named(number, NAME_BYTES_MAX + 1).unwrap_err();
+            assert!(reason.contains(role) && reason.contains("1025 bytes") && reason.len() < 200, "{reason}");
+        }
     }
 
     /// A tensor of weights with external data, and what its bytes end with.
