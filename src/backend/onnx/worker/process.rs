@@ -89,7 +89,8 @@ impl Process {
         while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(self.pid), ended) {}
         let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         *reaped = true;
-        if let Ok(status) = child.wait() {
+        let status = child.wait();
+        if let (Ok(status), None) = (status, self.how.get()) {
             let _ = self.how.set(described(status, self.limits));
         }
         self.dead.store(true, Ordering::Release);
