@@ -15,6 +15,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::backend::STACK_BYTES;
+
 /// Threads among which connections are dealt out.
 #[derive(Debug)]
 pub struct Workers(Vec<Worker>);
@@ -87,8 +89,10 @@ impl Worker {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell_ended, ended) = oneshot::channel();
         let (tell_started, started) = mpsc::channel();
-        std::thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
-            let runtime = match Builder::new_current_thread().enable_all().build() {
+        let thread = std::thread::Builder::new().name(format!("serve-{number}")).stack_size(STACK_BYTES);
+        thread.spawn(move || {
+            let runtime = Builder::new_current_thread().thread_stack_size(STACK_BYTES).enable_all().build();
+            let runtime = match runtime {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     let _ = tell_started.send(Err(error));

@@ -24,6 +24,10 @@ use smallvec::SmallVec;
 
 use crate::tensor::{DataType, Shape, Tensor};
 
+/// Bytes of stack, of address space at first, that each thread has which opens, calls or drops a session. ONNX Runtime's
+/// depth grows with a model's trees and graphs; a model is tried with half of it.
+pub const STACK_BYTES: usize = 8 << 20;
+
 /// The files of one version. Only `root` may be a link; whoever reads a file goes through [`Artefact::open`].
 #[derive(Debug, Clone)]
 pub struct Artefact {
@@ -279,6 +283,6 @@ pub struct WorkerState {
     pub restarts: u64,
     /// Why it cannot answer now, if it cannot.
     pub down: Option<String>,
-    /// The most memory that it has had in use, in bytes; 0 where that is not known.
+    /// The most memory that it has had in use beyond what one without a model takes, in bytes; 0 where that is not known.
     pub peak_bytes: u64,
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::output::{OneLine, Output};
 use crate::api::{Tls, TlsError, TlsFiles, keep_a_thread};
 use crate::app::{App, Ended};
+use crate::backend::STACK_BYTES;
 use crate::backend::onnx::end_process;
 use crate::config::{Config, DrainTimes, LogFormat, Settings};
 
@@ -51,6 +52,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASIDE_THREADS)
         .thread_name("weir")
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .context("the threads that serve cannot be started")?;

@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Writing, version_entry};
 use super::open::Foundations;
 use super::retire::Reaper;
 use super::turns::Turns;
-use crate::backend::{Folder, Loader};
+use crate::backend::{Folder, Loader, STACK_BYTES};
 use crate::batch::Urgency;
 use crate::cache::ResponseCache;
 use crate::error::{ErrorKind, ServeError, reason as told};
@@ -300,8 +300,8 @@ impl Live {
                 .unwrap_or_else(|_| Err("loading it ended in a panic".to_owned()))
         };
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, read);
-            match thread {
+            let thread = std::thread::Builder::new().name("load".to_owned()).stack_size(STACK_BYTES);
+            match thread.spawn_scoped(scope, read) {
                 Ok(thread) => thread.join().unwrap_or_else(|_| Err("loading it ended in a panic".to_owned())),
                 Err(error) => Err(format!("there is no thread to load it: {error}")),
             }

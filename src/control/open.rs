@@ -14,7 +14,7 @@ use super::service::Control;
 use super::store::Store;
 use super::tally::Tallies;
 use super::watch::Watch;
-use crate::backend::Loader;
+use crate::backend::{Loader, STACK_BYTES};
 use crate::cache::ResponseCache;
 use crate::event::EventSink;
 use crate::serve::Table;
@@ -76,6 +76,7 @@ impl Control {
         let mut threads = Vec::new();
         let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| match std::thread::Builder::new()
             .name(name.to_owned())
+            .stack_size(STACK_BYTES)
             .spawn(work)
         {
             Ok(thread) => threads.push(thread),

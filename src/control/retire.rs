@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::live::unloaded;
-use crate::backend::release_memory;
+use crate::backend::{STACK_BYTES, release_memory};
 use crate::batch::Urgency;
 use crate::event::EventSink;
 use crate::model::{Servable, VersionState};
@@ -43,7 +43,8 @@ impl Reaper {
                 waiting = waiting.into_iter().filter_map(|servable| bury(servable, &table, &*sink)).collect();
             }
         };
-        let thread = std::thread::Builder::new().name("retire".to_owned()).spawn(work);
+        let thread =
+            std::thread::Builder::new().name("retire".to_owned()).stack_size(STACK_BYTES).spawn(work);
         if let Err(error) = &thread {
             tracing::error!("versions that are replaced stay in memory: {error}");
         }

@@ -113,15 +113,20 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, String> {
 enum Rehearsal {
     /// It is not tried apart.
     Unneeded,
-    /// It answered, as large as requests may be, and took so many bytes of memory.
-    Answered { peak_bytes: u64 },
+    /// It answered, as large as requests may be, and took so many bytes of memory for inputs of so many bytes.
+    Answered { peak_bytes: u64, input_bytes: u64 },
     /// Made-up data does not suit it, so nothing is known.
     Unanswered,
 }
 
-/// Memory that a model takes while it is tried beyond which it is not trusted with this process's own, besides four
-/// times its files. ONNX Runtime itself takes some 100 MB of it.
-const PEAK_BYTES: u64 = 384 << 20;
+/// Memory that a model takes while it is opened and tried beyond which it is not trusted with this process's own, besides
+/// four times its files and the inputs that it was tried with: they come and go, and so do results as large.
+const PEAK_BYTES: u64 = 64 << 20;
+
+/// Whether a trial took more memory than that.
+fn takes_much(peak_bytes: u64, file_bytes: u64, input_bytes: u64) -> bool {
+    peak_bytes > PEAK_BYTES.saturating_add(file_bytes.saturating_add(input_bytes).saturating_mul(4))
+}
 
 /// Why a version should run in a process of its own: it could harm this one, or take more of its memory than was seen.
 fn reasons_for_isolation(model: &dyn Model, completed: &Completed, rehearsal: Rehearsal) -> Vec<String> {
@@ -137,7 +142,9 @@ fn reasons_for_isolation(model: &dyn Model, completed: &Completed, rehearsal: Re
     }
     match rehearsal {
         Rehearsal::Unanswered => reasons.push("it does not answer made-up data".to_owned()),
-        Rehearsal::Answered { peak_bytes } if peak_bytes > PEAK_BYTES + 4 * model.bytes() => {
+        Rehearsal::Answered { peak_bytes, input_bytes }
+            if takes_much(peak_bytes, model.bytes(), input_bytes) =>
+        {
             reasons.push(format!("it takes {} MB for made-up data", peak_bytes >> 20));
         }
         Rehearsal::Answered { .. } | Rehearsal::Unneeded => {}
@@ -233,10 +240,14 @@ fn completed(id: &ServableId, config: &ModelConfig, session: &dyn Session) -> Re
 fn rehearse(trial: &dyn Session, config: &ModelConfig, completed: &Completed) -> Result<Rehearsal, String> {
     let once = |sample: &WarmupSample| WarmupSample { count: 1, ..sample.clone() };
     let samples: Vec<WarmupSample> = config.warmup.iter().map(once).collect();
-    warmup::run_samples(trial, completed, &samples)?;
+    let measured = warmup::run_samples(trial, completed, &samples)?;
+    let sampled = measured.iter().map(|(size, _)| size.bytes).max().unwrap_or(0);
     let answered = warmup::run_largest(trial, completed)?;
     let peak_bytes = trial.worker().map_or(0, |worker| worker.peak_bytes);
-    Ok(if answered { Rehearsal::Answered { peak_bytes } } else { Rehearsal::Unanswered })
+    Ok(answered.map_or(Rehearsal::Unanswered, |made_up| {
+        let input_bytes = sampled.max(made_up);
+        Rehearsal::Answered { peak_bytes, input_bytes }
+    }))
 }
 
 /// Warms every session, with made-up data only where it is known to suit the model, and learns from them what calls cost.
@@ -280,4 +291,24 @@ fn warm_up(
 fn thread_name(id: &ServableId) -> String {
     let model: String = id.model.as_str().chars().take(10).collect();
     format!("{model}/{}", id.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_memory_is_what_neither_files_nor_inputs_explain() {
+        const MB: u64 = 1 << 20;
+        for (peak, files, inputs, expected) in [
+            (60 * MB, 200, 4, false),
+            (170 * MB, 216, 4, true),
+            (400 * MB, 90 * MB, 4, false),
+            (200 * MB, 14 * MB, 20 * MB, false),
+            (400 * MB, 14 * MB, 20 * MB, true),
+            (u64::MAX, u64::MAX, 0, false),
+        ] {
+            assert_eq!(takes_much(peak, files, inputs), expected, "{peak} {files} {inputs}");
+        }
+    }
 }

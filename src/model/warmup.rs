@@ -154,21 +154,24 @@ pub fn run_default(session: &dyn Session, completed: &Completed) -> MadeUp {
     MadeUp { measured, failure }
 }
 
-/// Runs made-up data of one row and of as many as there may be. Whether both were answered.
+/// Runs made-up data of one row and of as many as there may be. The bytes of the larger one's inputs, if both were
+/// answered.
 ///
 /// Errors: a call of one row does not come to an end.
-pub fn run_largest(session: &dyn Session, completed: &Completed) -> Result<bool, String> {
+pub fn run_largest(session: &dyn Session, completed: &Completed) -> Result<Option<u64>, String> {
+    let mut bytes = 0;
     for rows in [1, completed.signature.max_batch_size.max(1)] {
-        let Ok(Some(inputs)) = made_up(session, completed, rows) else { return Ok(false) };
+        let Ok(Some(inputs)) = made_up(session, completed, rows) else { return Ok(None) };
+        bytes = size_of(&inputs, rows).bytes;
         match timed(session, completed, &inputs) {
             Ok(_) => {}
             Err(RunError::Stopped(_)) if rows == 1 => {
                 return Err("a call with made-up data of one row did not come to an end".to_owned());
             }
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(None),
         }
     }
-    Ok(true)
+    Ok(Some(bytes))
 }
 
 fn measure(session: &dyn Session, completed: &Completed, measured: &mut Vec<Measured>) -> Result<(), String> {

@@ -19,6 +19,10 @@ use crate::tensor::Tensor;
 /// Classes with a series of their own; the rest is counted as `other`.
 pub const CLASSES_MAX: usize = 100;
 
+/// Outputs with series of their own. A model file names its outputs, each name may have a kilobyte and stands in up to two
+/// hundred lines.
+pub const OUTPUTS_MAX: usize = 32;
+
 /// Makes the series of one output.
 pub trait Series {
     fn class(&self, output: &str, class: &str) -> Counter;
@@ -48,7 +52,7 @@ struct Output {
 
 /// Reads the predictions of one version.
 pub struct Predictions {
-    /// By position in the signature.
+    /// By position in the signature, the first [`OUTPUTS_MAX`].
     outputs: Vec<Option<Output>>,
 }
 
@@ -72,7 +76,7 @@ impl Predictions {
             let nonfinite = is_float.then(|| (series.nonfinite(name, "nan"), series.nonfinite(name, "inf")));
             Some(Output { counted, nonfinite })
         };
-        Self { outputs: reader.outputs().iter().map(output).collect() }
+        Self { outputs: reader.outputs().iter().take(OUTPUTS_MAX).map(output).collect() }
     }
 
     /// Reads one answer; `predicted` gives positions in the signature.

@@ -137,6 +137,31 @@ fn classes_stay_bounded_over_loads_in_place() {
 }
 
 #[test]
+fn the_first_outputs_alone_have_series_of_their_own() {
+    let monitor = Monitor::new("1");
+    let mut profile = profile();
+    let named =
+        |i: usize| TensorSpec { name: format!("l{i}").into(), ..profile.signature.outputs[0].clone() };
+    let outputs: Vec<TensorSpec> = (0..2 * prediction::OUTPUTS_MAX).map(named).collect();
+    profile.class_labels = (0..outputs.len()).collect();
+    profile.signature = Arc::new(Signature { outputs, ..(*profile.signature).clone() });
+    let predicted: Vec<(usize, Tensor)> =
+        profile.class_labels.iter().map(|&index| (index, texts(&["spam"]))).collect();
+    let sink = monitor.servable(&id("m", 1), &profile);
+    let routing = Routing { reason: RouteReason::Latest, revision: 0, unit: None, experiment: None };
+    sink.infer(&InferEvent {
+        outcome: Outcome::Ok,
+        ended: Instant::now(),
+        timings: Timings::default(),
+        routing: &routing,
+        rows: 1,
+        lookup: None,
+        predicted: &predicted,
+    });
+    shows(&monitor, "weir_predictions_total", &[], Some(prediction::OUTPUTS_MAX as f64));
+}
+
+#[test]
 fn the_page_says_every_metric_once_and_what_is_read_only_of_what_is_there() {
     let monitor = Monitor::new("1");
     for version in 1..4 {

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::check::{Checked, check};
+use crate::backend::STACK_BYTES;
 use crate::batch::Urgency;
 use crate::compare::{self, compare};
 use crate::event::{EventSink, ShadowEvent, ShadowOutcome, Sides};
@@ -134,7 +135,8 @@ impl ShadowLane {
         let ended = Arc::new(AtomicBool::new(false));
         let runner =
             Runner { servable: Arc::clone(&servable), sink: Arc::clone(&sink), ended: Arc::clone(&ended) };
-        std::thread::Builder::new().name("compare".to_owned()).spawn(move || runner.run(&waiting))?;
+        let thread = std::thread::Builder::new().name("compare".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || runner.run(&waiting))?;
         Ok(Self { servable, copies, room: Arc::default(), ended, dropped, sink })
     }
 

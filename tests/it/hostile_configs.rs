@@ -55,7 +55,7 @@ fn configs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "delay",
             text("dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }"),
-            "over a day",
+            "must be at most 3000000 (3 seconds)",
         ),
         ("levels", text("dynamic_batching { priority_levels: 18446744073709551615 }"), "more than 1000"),
         (

@@ -18,6 +18,25 @@ fn graph(operator: &str, dims: &[Option<u64>]) -> Vec<u8> {
 }
 
 /// A sum of four floats is harmless.
+/// A file of a few kilobytes that holds 160 MB of constants once it is open: x + x.
+fn constants() -> Vec<u8> {
+    let dims = [Some(1), Some(4)];
+    let graph = Graph::default().input("x", &dims).output("y", &dims).constant("zero", &[1], &[0.0]);
+    let graph = (0..40).fold(graph.node("Add", &["x", "x"], "sum0"), |graph, i| {
+        let [shape, all, moved, least, none, sum] =
+            ["shape", "all", "moved", "least", "none", "sum"].map(|name| format!("{name}{i}"));
+        let next = if i == 39 { "y".to_owned() } else { format!("sum{}", i + 1) };
+        graph
+            .integers(&shape, &[2], &[(1 << 18) - i, 4])
+            .node("ConstantOfShape", &[&shape], &all)
+            .node("Add", &[&all, "x"], &moved)
+            .node("ReduceMin", &[&moved], &least)
+            .node("Mul", &[&least, "zero"], &none)
+            .node("Add", &[&sum, &none], &next)
+    });
+    graph.file()
+}
+
 fn harmless() -> Vec<u8> {
     graph("Add", &[None, Some(4)])
 }
@@ -50,6 +69,7 @@ fn a_model_runs_apart_only_where_something_speaks_for_it() {
         ("unknown", graph("BitShift", &[None, Some(4)]), String::new(), 0),
         ("open", graph("Add", &[None, None]), String::new(), 1),
         ("trusted", graph("Add", &[None, None]), config("none"), 0),
+        ("constants", constants(), String::new(), 1),
     ] {
         let repository = Repository::new();
         repository.write(&format!("{model}/1/model.onnx"), file);

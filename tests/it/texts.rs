@@ -63,8 +63,8 @@ const BUCKETS: [&[(usize, usize)]; 6] = [
 fn texts_of_different_lengths_share_batches_and_get_the_answers_they_get_alone() {
     let repository = Repository::new();
     repository.model("alone", MODEL, "max_batch_size: 16");
-    // A batch goes when it has four rows. Nobody waits an hour: without company the test fails before.
-    let batches = "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 3600000000 }";
+    // A batch goes when it has four rows; else it goes after three seconds, and there are more of them.
+    let batches = "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 3000000 }";
     let padded = padding("input_ids:0,attention_mask:mask,token_type_ids:0");
     repository.model("text", MODEL, &format!("max_batch_size: 16 {batches} {padded}"));
     let weir = Weir::start(&repository, &[]);

@@ -16,8 +16,8 @@ const TOLD_MAX: usize = 8;
 /// needs a library of custom operators, which is code.
 pub const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
 
-/// Elements that an output whose size is a constant may have without being a hazard: 64 MiB of floats.
-const CONSTANT_ELEMENTS_MAX: i64 = 16 << 20;
+/// Elements that an output whose size is a constant may have without being a hazard: 4 MiB of floats.
+const CONSTANT_ELEMENTS_MAX: i64 = 1 << 20;
 
 /// Padding and repetition by constants beyond this is a hazard: a kernel's border, not a canvas.
 const CONSTANT_SIZE_MAX: i64 = 1024;
@@ -99,7 +99,6 @@ const BOUNDED: &[&str] = &[
     "Mish",
     "Mul",
     "Neg",
-    "NonZero",
     "Not",
     "Or",
     "PRelu",
@@ -130,12 +129,10 @@ const BOUNDED: &[&str] = &[
     "Sin",
     "Sinh",
     "Size",
-    "Slice",
     "Softmax",
     "Softplus",
     "Softsign",
     "SpaceToDepth",
-    "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
@@ -144,7 +141,6 @@ const BOUNDED: &[&str] = &[
     "Tan",
     "Tanh",
     "ThresholdedRelu",
-    "TopK",
     "Transpose",
     "Trilu",
     "Unsqueeze",
@@ -241,6 +237,8 @@ const FLOAT: i32 = 1;
 const INT32: i32 = 6;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
+/// Of AttributeProto.AttributeType.
+const TENSOR: i32 = 4;
 /// FLOAT16, DOUBLE, BFLOAT16 beside FLOAT.
 const FLOATS: [i32; 4] = [FLOAT, 10, 11, 16];
 
@@ -315,11 +313,19 @@ const LINEAR: &[&str] = &[
 /// Those that are so with a constant of one element.
 const LINEAR_BY_ONE: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
 
-/// Whether what a graph computes may grow faster than its inputs, or by more than a few times.
+/// How many times the bytes of its smallest input a graph's results may take without growing.
+const GROWTH_MAX: u64 = 8;
+
+/// Whether what a graph computes may grow faster than its inputs, or by more than [`GROWTH_MAX`] times.
 pub fn grows(graph: &GraphProto) -> bool {
+    let ambiguous = ambiguous(graph);
+    let is_input = |name: &String| graph.input.iter().any(|input| input.name == *name);
     let one = |name: &String| {
         let constant = graph.initializer.iter().find(|tensor| tensor.name == *name);
-        constant.is_some_and(|tensor| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1))
+        let of_one =
+            |tensor: &TensorProto| tensor.dims.len() <= 1 && tensor.dims.iter().all(|size| *size == 1);
+        // A request may replace a default.
+        constant.is_some_and(of_one) && !is_input(name) && !ambiguous.contains(name.as_str())
     };
     let linear = |node: &NodeProto| {
         let operator = node.op_type.as_str();
@@ -327,7 +333,35 @@ pub fn grows(graph: &GraphProto) -> bool {
         node.domain.is_empty() && (LINEAR.contains(&operator) || by_one)
     };
     // Each may keep its output in memory.
-    graph.node.len() > 64 || !graph.node.iter().all(linear)
+    if graph.node.len() > 64 || !graph.node.iter().all(linear) {
+        return true;
+    }
+    let mut scan = Scan { ambiguous, ..Scan::default() };
+    scan.graph(graph);
+    let bytes = |name: &str| element_bytes(scan.types.get(name).copied().unwrap_or_default());
+    let inputs = graph.input.iter().map(|input| bytes(&input.name)).min();
+    let outputs: Option<u64> = graph.output.iter().map(|output| bytes(&output.name)).sum();
+    // What an operator reads and what it writes.
+    let made = graph.node.iter().flat_map(|node| &node.output).map(|name| bytes(name));
+    let widest = made.collect::<Option<Vec<u64>>>().map(|bytes| bytes.into_iter().max().unwrap_or(0));
+    match (inputs, outputs, widest) {
+        // Without inputs there is nothing that requests could make larger.
+        (None, ..) => false,
+        (Some(Some(input)), Some(outputs), Some(widest)) => outputs + 2 * widest > GROWTH_MAX * input,
+        _ => true,
+    }
+}
+
+/// Bytes of an element, those below one as one. `None`: strings, which are of any size, and what is not known.
+fn element_bytes(kind: i32) -> Option<u64> {
+    // Numbers of TensorProto.DataType in the ONNX standard.
+    match kind {
+        2 | 3 | BOOL | 17..=23 | 25 | 26 => Some(1),
+        4 | 5 | 10 | 16 => Some(2),
+        FLOAT | INT32 | 12 => Some(4),
+        INT64 | 11 | 13 | 14 => Some(8),
+        _ => None,
+    }
 }
 
 /// What is known on the way through a graph. Names are taken to mean one thing in a model and its inner graphs, which
@@ -336,6 +370,8 @@ pub fn grows(graph: &GraphProto) -> bool {
 struct Scan<'a> {
     types: HashMap<&'a str, i32>,
     constants: HashMap<&'a str, &'a TensorProto>,
+    /// Names whose values come from constants and sizes alone, whatever the values of the inputs.
+    settled: HashSet<&'a str>,
     found: BTreeSet<String>,
     ambiguous: HashSet<&'a str>,
 }
@@ -372,6 +408,23 @@ impl<'a> Scan<'a> {
     fn keep(&mut self, name: &'a str, constant: &'a TensorProto) {
         if !self.ambiguous.contains(name) {
             self.constants.insert(name, constant);
+            self.settled.insert(name);
+        }
+    }
+
+    /// Learns whether a node's outputs are settled.
+    fn settle(&mut self, node: &'a NodeProto) {
+        let settled = match node.op_type.as_str() {
+            "Shape" | "Size" | "Constant" => true,
+            _ => {
+                let inner = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+                let mut inputs = node.input.iter().filter(|name| !name.is_empty()).peekable();
+                !inner && inputs.peek().is_some() && inputs.all(|name| self.settled.contains(name.as_str()))
+            }
+        };
+        if settled {
+            let outputs = node.output.iter().map(String::as_str);
+            self.settled.extend(outputs.filter(|name| !name.is_empty() && !self.ambiguous.contains(name)));
         }
     }
 
@@ -396,6 +449,11 @@ impl<'a> Scan<'a> {
         if self.hides_rank(node) {
             self.note(&format!("{} to an unknown number of dimensions", node.op_type));
         }
+        let mut named = HashSet::new();
+        if !node.attribute.iter().all(|a| named.insert(a.name.as_str())) {
+            // ONNX Runtime takes the last of them; a table of what it does is not worth its mistakes.
+            self.note("an attribute twice");
+        }
         // Borders and shapes by attribute: a kernel's own, not a canvas.
         let large = |a: &&AttributeProto| {
             ["pads", "output_padding", "output_shape", "shape"].contains(&a.name.as_str())
@@ -408,6 +466,7 @@ impl<'a> Scan<'a> {
             self.graph(graph);
         }
         self.learn_output(node);
+        self.settle(node);
     }
 
     /// Whether nobody knows before it runs how many dimensions a node's output has. ONNX Runtime checks ranks when it
@@ -432,6 +491,11 @@ impl<'a> Scan<'a> {
         let product = |sizes: &[i64]| {
             sizes.iter().try_fold(1i64, |n, &size| n.checked_mul(size.max(1))).unwrap_or(i64::MAX)
         };
+        // An input that is left out is a name without letters. Old versions of the standard have attributes instead.
+        let sized_by_none = |from: usize| {
+            let mut sizes = node.input.iter().skip(from).filter(|name| !name.is_empty());
+            sizes.all(|name| self.settled.contains(name.as_str()))
+        };
         let each_small = |sizes: &Vec<i64>| sizes.iter().all(|size| size.abs() <= CONSTANT_SIZE_MAX);
         match node.op_type.as_str() {
             "Div" | "Mod" => {
@@ -446,6 +510,8 @@ impl<'a> Scan<'a> {
                     || of_floats(1)
                     || constant(1).is_some_and(|by| by.iter().all(|n| *n != 0 && *n != -1))
             }
+            // Sizes that a request's values choose may be multiplied with each other later on.
+            "Slice" | "TopK" | "Split" => sized_by_none(1),
             "ConstantOfShape" => constant(0).is_some_and(|shape| product(&shape) <= CONSTANT_ELEMENTS_MAX),
             "Expand" => constant(1).is_some_and(|shape| product(&shape) <= CONSTANT_SIZE_MAX),
             "Tile" => constant(1).is_some_and(|repeats| product(&repeats) <= CONSTANT_SIZE_MAX),
@@ -490,9 +556,9 @@ impl<'a> Scan<'a> {
         } else if operator == "Cast" {
             node.attribute.iter().find(|a| a.name == "to").and_then(|a| i32::try_from(a.i).ok())
         } else if operator == "Constant" {
-            // Of several attributes ONNX Runtime takes the first, whatever its name.
+            // Of several attributes ONNX Runtime takes the first, whatever its name, and of what it holds that of its type.
             let value = match node.attribute.as_slice() {
-                [only] if only.name == "value" => only.t.as_ref(),
+                [only] if only.name == "value" && only.r#type == TENSOR => only.t.as_ref(),
                 _ => None,
             };
             if let Some(tensor) = value {
@@ -601,6 +667,7 @@ mod tests {
             let value = AttributeProto {
                 name: attribute.into(),
                 t: Some(constant("", &[-1])),
+                r#type: TENSOR,
                 ints: vec![-1],
                 ..AttributeProto::default()
             };
@@ -618,6 +685,7 @@ mod tests {
         first_wins.attribute.push(AttributeProto {
             name: "value".into(),
             t: Some(harmless()),
+            r#type: TENSOR,
             ..AttributeProto::default()
         });
         assert_eq!(found(&[], vec![first_wins, div()]), ["Div"]);
@@ -625,6 +693,32 @@ mod tests {
         sparse.graph.as_mut().unwrap().sparse_initializer =
             vec![SparseTensorProto { values: Some(constant("b", &[-1])), indices: None }];
         assert_eq!(hazards(&sparse), ["Div"]);
+    }
+
+    #[test]
+    fn an_attribute_is_what_onnx_runtime_takes_it_for() {
+        let of = |kind: i32| {
+            let value = AttributeProto {
+                name: "value".into(),
+                t: Some(constant("", &[2])),
+                ints: vec![-1],
+                r#type: kind,
+                ..AttributeProto::default()
+            };
+            let constant = NodeProto { attribute: vec![value], ..node("Constant", &[], "b") };
+            hazards(&model(&[("a", INT64)], &[], vec![constant, node("Div", &["a", "b"], "y")]))
+        };
+        assert_eq!(of(TENSOR), [""; 0]);
+        // Seven is INTS.
+        assert_eq!(of(7), ["Div"]);
+        let to =
+            |kind: i32| AttributeProto { name: "to".into(), i: i64::from(kind), ..AttributeProto::default() };
+        let cast = |attribute: Vec<AttributeProto>| {
+            let cast = NodeProto { attribute, ..node("Cast", &["a"], "b") };
+            hazards(&model(&[("a", INT64)], &[], vec![cast, node("Div", &["b", "b"], "y")]))
+        };
+        assert_eq!(cast(vec![to(FLOAT)]), [""; 0]);
+        assert_eq!(cast(vec![to(FLOAT), to(INT64)]), ["an attribute twice"]);
     }
 
     #[test]
@@ -672,6 +766,32 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_values_of_inputs_choose_are_hazards_where_they_are_said() {
+        let found = |inputs: &[(&str, i32)], nodes: Vec<NodeProto>| {
+            hazards(&model(inputs, &[constant("two", &[2, 2]), constant("k", &[1])], nodes))
+        };
+        let chosen = [("a", FLOAT), ("s", INT64)];
+        for operator in ["Slice", "TopK", "Split"] {
+            assert_eq!(found(&chosen, vec![node(operator, &["a", "s"], "y")]), [operator]);
+            assert_eq!(found(&chosen, vec![node(operator, &["a", "k"], "y")]), [""; 0]);
+            assert_eq!(found(&chosen, vec![node(operator, &["a"], "y")]), [""; 0], "by attributes");
+            // A default that requests may replace.
+            let replaced = [("a", FLOAT), ("k", INT64)];
+            assert_eq!(found(&replaced, vec![node(operator, &["a", "k"], "y")]), [operator]);
+            // Worked out from sizes and constants, and from a value on the way.
+            let through = |other: &str| {
+                let sum = node("Add", &["size", other], "sum");
+                vec![node("Shape", &["a"], "size"), sum, node(operator, &["a", "sum"], "y")]
+            };
+            assert_eq!(found(&chosen, through("k")), [""; 0]);
+            assert_eq!(found(&chosen, through("s")), [operator]);
+        }
+        let last = node("Slice", &["a", "two", "two", "", "s"], "y");
+        assert_eq!(found(&chosen, vec![last]), ["Slice"]);
+        assert_eq!(found(&chosen, vec![node("NonZero", &["a"], "y")]), ["NonZero"]);
+    }
+
+    #[test]
     fn inner_graphs_are_looked_into_and_foreign_domains_found() {
         let inner = GraphProto { node: vec![node("Loop", &[], "z")], ..GraphProto::default() };
         let branch =
@@ -700,6 +820,49 @@ mod tests {
         assert!(found(vec![node("Mul", &["a", "two"], "y")]));
         assert!(found(vec![node("Add", &["a", "a"], "y")]), "broadcasting");
         assert!(found(vec![node("Concat", &["a", "a"], "y")]));
+    }
+
+    #[test]
+    fn a_default_that_requests_may_replace_is_no_constant() {
+        let grown = |inputs: &[(&str, i32)]| {
+            let mut model = model(inputs, &[constant("one", &[1])], vec![node("Add", &["a", "one"], "y")]);
+            let graph = model.graph.as_mut().unwrap();
+            graph.output.push(value("y", FLOAT));
+            grows(graph)
+        };
+        assert!(!grown(&[("a", FLOAT)]));
+        assert!(grown(&[("a", FLOAT), ("one", FLOAT)]));
+    }
+
+    #[test]
+    fn wider_elements_and_many_outputs_grow() {
+        const UINT8: i32 = 2;
+        const DOUBLE: i32 = 11;
+        const STRING: i32 = 8;
+        let casts = |from: i32, to: i32, count: usize| {
+            let names: Vec<String> = (0..count).map(|i| format!("y{i}")).collect();
+            let cast = |name: &String| {
+                let to = AttributeProto { name: "to".into(), i: i64::from(to), ..AttributeProto::default() };
+                NodeProto { attribute: vec![to], ..node("Cast", &["a"], name) }
+            };
+            let mut model = model(&[("a", from)], &[], names.iter().map(cast).collect());
+            let graph = model.graph.as_mut().unwrap();
+            graph.output = names.iter().map(|name| value(name, to)).collect();
+            grows(graph)
+        };
+        for (from, to, count, expected) in [
+            (FLOAT, FLOAT, 1, false),
+            (FLOAT, FLOAT, 6, false),
+            (FLOAT, FLOAT, 7, true),
+            (FLOAT, DOUBLE, 1, false),
+            (FLOAT, DOUBLE, 3, true),
+            (UINT8, UINT8, 1, false),
+            (BOOL, DOUBLE, 1, true),
+            (UINT8, STRING, 1, true),
+            (STRING, STRING, 1, true),
+        ] {
+            assert_eq!(casts(from, to, count), expected, "{count} times {from} to {to}");
+        }
     }
 
     #[test]

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::files::{Blob, as_bytes};
 use super::hazards::{DOMAINS, foreign_domain, grows, hazards};
 use crate::backend::LoadError;
+use crate::error::excerpt;
 use crate::proto::onnx::{
-    GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 
 /// What the file tells beyond names, types and shapes.
@@ -40,6 +42,9 @@ const DATA_FILES_MAX: usize = 4096;
 
 /// Inputs and outputs of a graph at the most: each request is held against all of them.
 const TENSORS_MAX: usize = 4096;
+
+/// Bytes of a name of an input or output: it stands in answers, in metadata and in each line of its metrics.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// Operators whose named output is a predicted class, or scores of classes, as (type, output position, is label).
 const CLASSIFIERS: &[(&str, usize, bool)] = &[
@@ -67,8 +72,17 @@ pub fn inspect(file: &Arc<Blob>) -> Result<Findings, LoadError> {
     look_through(as_bytes(file))
 }
 
+/// By these bytes, after the first four, ONNX Runtime knows its own format (`core/session/ort_format.fbs`, the identifier
+/// of a flatbuffer). A file may be one in that format and one of protobuf at once, with two graphs.
+const OWN_FORMAT: &[u8] = b"ORTM";
+
 /// What the bytes of a model file tell. Errors: why they are no model that can be served.
 pub fn look_through(file: Bytes) -> Result<Findings, LoadError> {
+    if file.get(4..8) == Some(OWN_FORMAT) {
+        return Err(LoadError(
+            "the model file is in ONNX Runtime's own format (.ort); only ONNX is served".to_owned(),
+        ));
+    }
     let model = ModelProto::decode(file)
         .map_err(|_| LoadError("the model file is not an ONNX model, or it is cut off".to_owned()))?;
     let graph = model.graph.as_ref().ok_or_else(|| {
@@ -89,20 +103,16 @@ pub fn look_through(file: Bytes) -> Result<Findings, LoadError> {
             return Err(LoadError(format!("the model has {count} {role}, more than {TENSORS_MAX}")));
         }
     }
-    let data: BTreeSet<&str> = graph.initializer.iter().filter_map(location).collect();
-    let mut elsewhere = false;
-    let bodies = model.functions.iter().flat_map(|function| &function.node);
-    graph.node.iter().chain(bodies).for_each(|node| elsewhere |= node_has_data(node));
-    let sparse = graph.sparse_initializer.iter().flat_map(|s| [&s.values, &s.indices]).flatten();
-    elsewhere |= sparse.filter_map(location).next().is_some();
-    if elsewhere {
-        // ONNX Runtime would look for it by itself, wherever this process stands.
-        return Err(LoadError(
-            "external data stands in an attribute, an inner graph or a sparse tensor; only weights of the model's own \
-             graph may be external"
-                .to_owned(),
-        ));
+    for (role, values) in [("input", &graph.input), ("output", &graph.output)] {
+        if let Some(long) = values.iter().find(|value| value.name.len() > NAME_BYTES_MAX) {
+            return Err(LoadError(format!(
+                "the name of {role} '{}' has {} bytes, more than {NAME_BYTES_MAX}",
+                excerpt(&long.name),
+                long.name.len()
+            )));
+        }
     }
+    let data = data_files(&model)?;
     if data.len() > DATA_FILES_MAX {
         return Err(LoadError(format!(
             "the model names {} data files, more than {DATA_FILES_MAX}",
@@ -179,26 +189,93 @@ fn unsupported_element(elem_type: i32) -> Option<&'static str> {
     }
 }
 
-/// Whether external data stands in a node's attributes or inner graphs.
-fn node_has_data(node: &NodeProto) -> bool {
-    node.attribute.iter().any(|attribute| {
-        let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
-        let parts = sparse.flat_map(|s| [&s.values, &s.indices]).flatten();
-        let mut tensors = attribute.t.iter().chain(&attribute.tensors).chain(parts);
-        tensors.any(|tensor| location(tensor).is_some())
-            || attribute.g.iter().chain(&attribute.graphs).any(|graph| {
-                graph.initializer.iter().any(|tensor| location(tensor).is_some())
-                    || !graph.sparse_initializer.is_empty()
-                    || graph.node.iter().any(node_has_data)
-            })
-    })
+/// Where the external data of a model's weights lies.
+///
+/// Errors: external data anywhere else, where ONNX Runtime would look for it by itself, wherever this process stands;
+/// data of which readers differ whether it is external, or where it lies.
+fn data_files(model: &ModelProto) -> Result<BTreeSet<&str>, LoadError> {
+    let mut data = BTreeSet::new();
+    let mut wrong = None;
+    each_tensor(model, &mut |tensor, weight| {
+        let found = match tensor.data_location {
+            IN_THE_FILE => return,
+            EXTERNAL if !weight => {
+                Err("external data stands in an attribute, an inner graph, a function or a sparse tensor; \
+                 only weights of the model's own graph may be external"
+                    .to_owned())
+            }
+            EXTERNAL => location(tensor),
+            other => Err(format!(
+                "the data of tensor '{}' lies at {other}, which is no place of the standard's (data_location)",
+                excerpt(&tensor.name)
+            )),
+        };
+        match found {
+            Ok(location) => _ = data.insert(location),
+            Err(reason) => wrong = Some(reason),
+        }
+    });
+    match wrong {
+        Some(reason) => Err(LoadError(reason)),
+        None => Ok(data),
+    }
 }
 
-/// Where a tensor's data lies, if it is external.
-fn location(tensor: &TensorProto) -> Option<&str> {
-    let external = tensor.data_location == tensor_proto::DataLocation::External as i32;
-    let location = || tensor.external_data.iter().find(|entry| entry.key == "location");
-    external.then(|| location().map_or("", |entry| entry.value.as_str()))
+// Numbers of TensorProto.DataLocation in the ONNX standard.
+const IN_THE_FILE: i32 = 0;
+const EXTERNAL: i32 = 1;
+
+/// Where a tensor's external data lies. Errors: it says so twice; ONNX Runtime would take the last.
+fn location(tensor: &TensorProto) -> Result<&str, String> {
+    let mut locations = tensor.external_data.iter().filter(|entry| entry.key == "location");
+    match (locations.next(), locations.next()) {
+        (None, _) => Ok(""),
+        (Some(entry), None) => Ok(&entry.value),
+        (Some(_), Some(_)) => {
+            Err(format!("the external data of tensor '{}' has several locations", excerpt(&tensor.name)))
+        }
+    }
+}
+
+/// Looks at every tensor of a model, wherever it stands, and tells whether it is a weight of the model's own graph.
+fn each_tensor<'a>(model: &'a ModelProto, look: &mut impl FnMut(&'a TensorProto, bool)) {
+    if let Some(graph) = &model.graph {
+        graph.initializer.iter().for_each(|tensor| look(tensor, true));
+        each_inner_tensor(graph, look);
+    }
+    for graph in model.training_info.iter().flat_map(|info| [&info.initialization, &info.algorithm]).flatten()
+    {
+        graph.initializer.iter().for_each(|tensor| look(tensor, false));
+        each_inner_tensor(graph, look);
+    }
+    for function in &model.functions {
+        let defaults = function.attribute_proto.iter();
+        let attributes = function.node.iter().flat_map(|node| &node.attribute);
+        defaults.chain(attributes).for_each(|attribute| each_tensor_of(attribute, look));
+    }
+}
+
+/// Those of a graph that are not its initializers.
+fn each_inner_tensor<'a>(graph: &'a GraphProto, look: &mut impl FnMut(&'a TensorProto, bool)) {
+    graph.sparse_initializer.iter().for_each(|sparse| each_part(sparse, look));
+    graph.node.iter().flat_map(|node| &node.attribute).for_each(|attribute| each_tensor_of(attribute, look));
+}
+
+fn each_tensor_of<'a>(attribute: &'a AttributeProto, look: &mut impl FnMut(&'a TensorProto, bool)) {
+    attribute.t.iter().chain(&attribute.tensors).for_each(|tensor| look(tensor, false));
+    attribute
+        .sparse_tensor
+        .iter()
+        .chain(&attribute.sparse_tensors)
+        .for_each(|sparse| each_part(sparse, look));
+    for graph in attribute.g.iter().chain(&attribute.graphs) {
+        graph.initializer.iter().for_each(|tensor| look(tensor, false));
+        each_inner_tensor(graph, look);
+    }
+}
+
+fn each_part<'a>(sparse: &'a SparseTensorProto, look: &mut impl FnMut(&'a TensorProto, bool)) {
+    sparse.values.iter().chain(&sparse.indices).for_each(|tensor| look(tensor, false));
 }
 
 /// Follows each output back through carriers to a classifying operator.
@@ -232,4 +309,108 @@ fn meaning_of_outputs(graph: &GraphProto) -> Findings {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::onnx::StringStringEntryProto;
+
+    #[test]
+    fn a_file_in_onnx_runtimes_own_format_is_refused_though_it_is_onnx_too() {
+        let model = ModelProto { graph: Some(GraphProto::default()), ..ModelProto::default() };
+        let mut file = b"\x78\x00\xfa\x00\x04XTMX".to_vec();
+        file.extend(model.encode_to_vec());
+        assert!(look_through(file.clone().into()).is_ok());
+        // The same field, whose length reads as a letter now.
+        let mut both = b"\x78\x00\xfa\x00ORTM".to_vec();
+        both.resize(5 + usize::from(b'O'), 0);
+        both.extend(model.encode_to_vec());
+        assert!(ModelProto::decode(both.as_slice()).unwrap().graph.is_some());
+        let LoadError(reason) = look_through(both.into()).unwrap_err();
+        assert!(reason.contains("own format"), "{reason}");
+    }
+
+    #[test]
+    fn names_of_inputs_and_outputs_have_a_bound() {
+        let named = |number: u32, bytes: usize| {
+            let value = field(1, &vec![b'n'; bytes]);
+            look_through(field(7, &field(number, &value)).into())
+        };
+        // GraphProto.input is field 11, GraphProto.output field 12.
+        for (role, number) in [("input", 11), ("output", 12)] {
+            assert!(named(number, NAME_BYTES_MAX).is_ok());
+            let LoadError(reason) = named(number, NAME_BYTES_MAX + 1).unwrap_err();
+            assert!(reason.contains(role) && reason.contains("1025 bytes") && reason.len() < 200, "{reason}");
+        }
+    }
+
+    /// A tensor of weights with external data, and what its bytes end with.
+    fn external(tail: &[u8]) -> Vec<u8> {
+        let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
+        let tensor = TensorProto {
+            name: "w".into(),
+            data_type: 2,
+            dims: vec![4],
+            external_data: vec![entry("location", "w.bin")],
+            ..TensorProto::default()
+        };
+        [tensor.encode_to_vec().as_slice(), tail].concat()
+    }
+
+    /// A message's field of that number.
+    fn field(number: u32, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut out);
+        prost::encoding::encode_varint(content.len() as u64, &mut out);
+        out.extend(content);
+        out
+    }
+
+    #[test]
+    fn data_is_where_every_reader_takes_it_to_be() {
+        // data_location is field 14: tag 0x70. ModelProto.graph is field 7, GraphProto.initializer field 5.
+        let model = |tail: &[u8]| look_through(field(7, &field(5, &external(tail))).into());
+        assert_eq!(model(b"\x70\x00").unwrap().data, [""; 0]);
+        assert_eq!(model(b"\x70\x01").unwrap().data, ["w.bin"]);
+        assert_eq!(model(b"\x70\x63\x70\x01").unwrap().data, ["w.bin"]);
+        // A reader of proto2 keeps the 1.
+        for tail in
+            [&b"\x70\x01\x70\x63"[..], b"\x70\x02", b"\x70\x01\x70\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+        {
+            let LoadError(reason) = model(tail).unwrap_err();
+            assert!(reason.contains("data_location"), "{reason}");
+        }
+        let twice = field(13, &[field(1, b"location"), field(2, b"/etc/passwd")].concat());
+        let LoadError(reason) = model(&[b"\x70\x01", twice.as_slice()].concat()).unwrap_err();
+        assert!(reason.contains("several locations"), "{reason}");
+    }
+
+    #[test]
+    fn external_data_anywhere_but_in_weights_is_refused() {
+        let sparse = |tensor: &[u8]| field(1, tensor);
+        let graph = |inner: &[u8]| field(7, inner);
+        let attribute = |inner: &[u8]| graph(&field(1, &field(5, inner)));
+        let places: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 9] = [
+            ("sparse_initializer", &|t| graph(&field(15, &sparse(t)))),
+            ("attribute.t", &|t| attribute(&field(5, t))),
+            ("attribute.tensors", &|t| attribute(&field(10, t))),
+            ("attribute.sparse_tensor", &|t| attribute(&field(22, &sparse(t)))),
+            ("attribute.g", &|t| attribute(&field(6, &field(5, t)))),
+            ("attribute.graphs, sparse", &|t| attribute(&field(11, &field(15, &sparse(t))))),
+            ("function, node", &|t| field(25, &field(7, &field(5, &field(5, t))))),
+            ("function, default", &|t| field(25, &field(11, &field(5, t)))),
+            ("training_info", &|t| field(20, &field(2, &field(5, t)))),
+        ];
+        for (place, within) in places {
+            for (tail, expected) in
+                [(&b"\x70\x01"[..], "may be external"), (b"\x70\x01\x70\x63", "data_location")]
+            {
+                let file = [graph(&[]), within(&external(tail))].concat();
+                let LoadError(reason) = look_through(file.into()).expect_err(place);
+                assert!(reason.contains(expected), "{place}: {reason}");
+            }
+            assert!(look_through([graph(&[]), within(&external(b""))].concat().into()).is_ok(), "{place}");
+        }
+    }
 }

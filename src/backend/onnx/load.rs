@@ -113,14 +113,15 @@ impl Loader for OnnxLoader {
         #[cfg(target_os = "linux")]
         if let Some(Workers { program, limits, ordinary }) = &self.workers {
             let named = (*model).as_ref().len() as u64;
+            let stacks = stack_bytes(options);
             let spec = |bytes: u64| Spec {
                 program: program.clone(),
                 onnxruntime: self.runtime.path().to_owned(),
                 limits: Limits {
                     seconds: limits.seconds + bytes / BYTES_PER_SECOND,
-                    memory_bytes: limits.trial_bytes + MEMORY_FACTOR * bytes,
+                    memory_bytes: limits.trial_bytes + MEMORY_FACTOR * bytes + stacks,
                 },
-                serving_bytes: limits.worker_bytes + MEMORY_FACTOR * bytes,
+                serving_bytes: limits.worker_bytes + MEMORY_FACTOR * bytes + stacks,
             };
             // How large its data files are is known only when it was looked through.
             let folder_bytes = data_bytes(artefact).min(self.files_bytes);
@@ -157,6 +158,15 @@ impl Loader for OnnxLoader {
             trial: Trial::Here { session: trial, device: device.clone() },
         }))
     }
+}
+
+/// Bytes of the stacks of a session's own threads: the system counts them whole, used or not.
+#[cfg(target_os = "linux")]
+fn stack_bytes(options: &SessionOptions) -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = [options.intra_op_threads, options.inter_op_threads];
+    let threads: usize = threads.iter().map(|&n| if n == 0 { processors } else { n }).sum();
+    (threads * crate::backend::STACK_BYTES) as u64
 }
 
 /// Bytes of the files beside a model file: what its data may come to.

@@ -24,27 +24,47 @@ pub use library::{LibraryError, Runtime, end_process, opt_out_of_telemetry};
 pub use load::{LoadLimits, OnnxLoader, WORKER_ARGUMENT, run_as_worker};
 pub use memory::release_memory;
 
-/// Drops ONNX Runtime's own source positions (`/onnxruntime_src/…/file.cc:123`) from its messages, with the C++
-/// signature that follows each.
+/// Drops ONNX Runtime's own source positions from its messages: the long form, `/onnxruntime_src/…/file.cc:123` and the C++
+/// signature of the function, and the short one, `file.cc:123` and the function's name.
 fn without_source_location(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    while let Some((before, position)) = split_at_position(rest) {
+    while let Some((before, position, after)) = split_at_position(rest) {
         out.push_str(before);
         out.push(' ');
-        rest = after_signature(position);
+        rest = if position.contains('/') { after_signature(after) } else { after_name(after) };
     }
     out.push_str(rest);
     out.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The text before the first source position, and the text after it.
-fn split_at_position(text: &str) -> Option<(&str, &str)> {
-    let end =
-        [".cc:", ".h:", ".cpp:"].iter().filter_map(|suffix| Some(text.find(suffix)? + suffix.len())).min()?;
-    let start = text[..end].rfind(|c: char| c.is_whitespace()).map_or(0, |i| i + 1);
-    let start = start + text[start..end].find('/')?;
-    Some((&text[..start], text[end..].trim_start_matches(|c: char| c.is_ascii_digit())))
+/// What source files are called.
+const SOURCES: [&str; 5] = [".cc:", ".h:", ".cpp:", ".hpp:", ".cu:"];
+
+/// The text before the first source position, the position, and the text after it.
+fn split_at_position(text: &str) -> Option<(&str, &str, &str)> {
+    let starts = text.match_indices('.').map(|(i, _)| i);
+    let mut ends = starts.filter_map(|dot| {
+        let suffix = SOURCES.iter().find(|suffix| text[dot..].starts_with(**suffix))?;
+        let number = &text[dot + suffix.len()..];
+        let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
+        let whole = rest.len() < number.len() && !rest.starts_with(|c: char| c.is_alphanumeric());
+        whole.then_some((dot, text.len() - rest.len()))
+    });
+    ends.find_map(|(dot, end)| {
+        let word = text[..dot].rfind(char::is_whitespace).map_or(0, |i| i + 1);
+        let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let name = text[..dot].trim_end_matches(in_name).len();
+        let start = text[word..dot].find('/').map_or(name, |slash| word + slash);
+        (start < dot).then(|| (&text[..start], &text[start..end], &text[end..]))
+    })
+}
+
+/// The text after the name of a function.
+fn after_name(text: &str) -> &str {
+    let text = text.trim_start();
+    let text = text.strip_prefix("operator()").unwrap_or(text);
+    text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '~' | ':' | '<' | '>'))
 }
 
 /// The text after a C++ signature, if it begins with one.
@@ -52,23 +72,43 @@ fn after_signature(text: &str) -> &str {
     let Some(open) = text.find('(').filter(|open| text[..*open].contains("::") || *open < 40) else {
         return text;
     };
+    let mut rest = after_group(&text[open..]);
+    // A call operator has its parameters behind its name; what is in a function goes on behind the function's own.
+    loop {
+        let here = rest.trim_start();
+        rest = if rest.starts_with('(') {
+            after_group(rest)
+        } else if let Some(inner) = rest.strip_prefix(" const").filter(|inner| inner.starts_with("::")) {
+            inner
+        } else if rest.starts_with("::") {
+            let name = rest.find(|c: char| c == '(' || c.is_whitespace()).unwrap_or(rest.len());
+            let parameters = &rest[name..];
+            let inner = if parameters.starts_with('(') { after_group(parameters) } else { parameters };
+            inner.strip_prefix('>').unwrap_or(inner)
+        } else if let Some(after) = ["const ", "noexcept "].iter().find_map(|word| here.strip_prefix(word)) {
+            after
+        } else if here.starts_with("[with ") {
+            after_group(here)
+        } else {
+            return here;
+        };
+    }
+}
+
+/// The text after the brackets that it begins with; nothing if they do not close.
+fn after_group(text: &str) -> &str {
     let mut depth = 0;
-    for (i, c) in text[open..].char_indices() {
+    for (i, c) in text.char_indices() {
         match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
             _ => continue,
         }
         if depth == 0 {
-            let rest = text[open + i + 1..].trim_start();
-            let rest = rest.strip_prefix("const ").unwrap_or(rest);
-            return match rest.strip_prefix("[with ").and_then(|types| types.split_once("] ")) {
-                Some((_, rest)) => rest,
-                None => rest,
-            };
+            return &text[i + 1..];
         }
     }
-    text
+    ""
 }
 
 #[cfg(test)]
@@ -90,6 +130,39 @@ mod tests {
             ),
             ("x /a/b.h:7 void f(T) [with T = float; U = int] too large (by 3)", "x too large (by 3)"),
             ("no position (here)", "no position (here)"),
+            (
+                "Status Message: /onnxruntime_src/window_functions.cc:9 onnxruntime::common::Status \
+                 onnxruntime::M<T>::operator()(onnxruntime::OpKernelContext*, int64_t, float) [with T = float; int64_t = \
+                 long int] lowest_index >= 0 was false",
+                "Status Message: lowest_index >= 0 was false",
+            ),
+            (
+                "failed: /onnxruntime_src/normalizer.cc:77 onnxruntime::N::N(const K&)::<lambda()> Failed to construct it",
+                "failed: Failed to construct it",
+            ),
+            (
+                "failed: /a/b.cc:77 onnxruntime::N::f(int) const::<lambda(const std::vector<int>&)> Failed (x)",
+                "failed: Failed (x)",
+            ),
+            (
+                "Status Message: element_wise_ops.cc:692 Compute Integer division by zero",
+                "Status Message: Integer division by zero",
+            ),
+            ("x: element_wise_ops.cc:2256 operator() Integer modulo by zero", "x: Integer modulo by zero"),
+            (
+                "upsamplebase.h:548 ScalesValidation Scale value should be greater",
+                "Scale value should be greater",
+            ),
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : tensorprotoutils.cc:2507 CopySparseData Sparse tensor: w index. Got:-1",
+                "[ONNXRuntimeError] : 1 : FAIL : Sparse tensor: w index. Got:-1",
+            ),
+            (
+                "affine_grid.cc:124 Compute AffineGrid: size[0] (0) must equal",
+                "AffineGrid: size[0] (0) must equal",
+            ),
+            ("dft.cc:546 short_time_fourier_transform frame_step must", "frame_step must"),
+            ("a .cc:1 and a x.cc:y and an é.h:", "a .cc:1 and a x.cc:y and an é.h:"),
             ("a ratio of 3/4.cc", "a ratio of 3/4.cc"),
         ] {
             assert_eq!(without_source_location(text), expected);

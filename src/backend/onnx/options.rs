@@ -8,6 +8,9 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use super::library::Runtime;
 use crate::backend::{Device, GraphOptimization, LoadError, SessionOptions};
 
+/// The format of model files (`onnxruntime_session_options_config_keys.h` of ONNX Runtime's sources).
+const FORMAT: (&str, &str) = ("session.load_model_format", "ONNX");
+
 /// A builder with all options set.
 ///
 /// Errors: an option that ONNX Runtime refuses; a device whose provider is not there. There is no silent
@@ -43,6 +46,10 @@ pub fn builder(
     for (key, value) in &options.entries {
         builder = builder.with_config_entry(key, value).map_err(|e| failed(key, text(e)))?;
     }
+    // What was looked through is what runs: by itself ONNX Runtime takes some bytes for a format of its own. Last, so that
+    // no entry of a config says otherwise.
+    let (key, value) = FORMAT;
+    builder = builder.with_config_entry(key, value).map_err(|e| failed(key, text(e)))?;
     match device {
         Device::Cpu => match options.mem_arena {
             None => Ok(builder),

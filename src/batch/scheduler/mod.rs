@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::backend::{RunError, Session};
+use crate::backend::{RunError, STACK_BYTES, Session};
 use crate::batch::cost::{Costs, Size};
 use crate::batch::merge::{ShapeKey, merge, split};
 use crate::batch::pad::{Padded, Text};
@@ -181,7 +181,8 @@ impl Shared {
 
     fn start_instance(self: &Arc<Self>, session: Arc<dyn Session>) -> std::io::Result<()> {
         let shared = Arc::clone(self);
-        let thread = std::thread::Builder::new().name(self.name.clone()).spawn(move || {
+        let thread = std::thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES);
+        let thread = thread.spawn(move || {
             shared.urgency.take();
             serve(&shared, &*session);
         })?;

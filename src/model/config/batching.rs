@@ -12,8 +12,11 @@ use crate::proto::inference as pb;
 /// Requests that may wait for one version.
 pub const QUEUE_SIZE_MAX: usize = 1 << 24;
 
-/// How long a request may be made to wait. Clients are gone by then.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a request may wait for company. It buys a larger batch, and none is worth more of a client's time.
+const DELAY_MAX: Duration = Duration::from_secs(3);
+
+/// How long a request may wait in a queue. Clients are gone by then.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// `None`: the config does not ask for it. Errors: the key and what it may be.
 pub fn dynamic_batching(
@@ -66,7 +69,7 @@ pub fn dynamic_batching(
         checked_policy(own, defaults)
     };
     Ok(Some(DynamicBatching {
-        delay_max: wait("max_queue_delay_microseconds", batching.max_queue_delay_microseconds)?,
+        delay_max: wait("max_queue_delay_microseconds", batching.max_queue_delay_microseconds, DELAY_MAX)?,
         preferred_rows,
         levels: (1..=levels).map(policy_of).collect::<Result<_, _>>()?,
         default_level: usize::try_from(default_level.max(1)).unwrap_or(1),
@@ -81,7 +84,8 @@ fn checked_policy(policy: Option<&pb::ModelQueuePolicy>, defaults: &Defaults) ->
             level.size_max
         ));
     }
-    wait("default_timeout_microseconds", policy.map_or(0, |policy| policy.default_timeout_microseconds))?;
+    let timeout = policy.map_or(0, |policy| policy.default_timeout_microseconds);
+    wait("default_timeout_microseconds", timeout, TIMEOUT_MAX)?;
     Ok(level)
 }
 
@@ -106,15 +110,16 @@ fn level_policy(policy: Option<&pb::ModelQueuePolicy>, defaults: &Defaults) -> L
     }
 }
 
-/// A time to wait. Errors: it is over [`WAIT_MAX`].
-fn wait(key: &str, microseconds: u64) -> Result<Duration, String> {
+/// A time to wait. Errors: it is over the most.
+fn wait(key: &str, microseconds: u64, most: Duration) -> Result<Duration, String> {
     let wait = Duration::from_micros(microseconds);
-    if wait <= WAIT_MAX {
+    if wait <= most {
         return Ok(wait);
     }
     Err(format!(
-        "config.pbtxt: dynamic_batching.{key} {microseconds} is over a day ({} microseconds)",
-        WAIT_MAX.as_micros()
+        "config.pbtxt: dynamic_batching.{key} {microseconds} must be at most {} ({} seconds)",
+        most.as_micros(),
+        most.as_secs()
     ))
 }
 

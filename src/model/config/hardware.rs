@@ -24,11 +24,6 @@ pub fn instance_groups(
 ) -> Result<Vec<InstanceGroup>, String> {
     use pb::model_instance_group::Kind;
     refuse_cpu_accelerators(source)?;
-    let on_gpu = |group: &pb::ModelInstanceGroup| match group.kind() {
-        Kind::Gpu => true,
-        Kind::Auto => !group.gpus.is_empty(),
-        Kind::Cpu | Kind::Model => false,
-    };
     if !source.instance_group.iter().any(on_gpu) {
         hints.extend(gpu_keys(source));
     }
@@ -87,6 +82,15 @@ pub fn instance_groups(
     Ok(groups)
 }
 
+fn on_gpu(group: &pb::ModelInstanceGroup) -> bool {
+    use pb::model_instance_group::Kind;
+    match group.kind() {
+        Kind::Gpu => true,
+        Kind::Auto => !group.gpus.is_empty(),
+        Kind::Cpu | Kind::Model => false,
+    }
+}
+
 /// Options of ONNX Runtime. Notes in `hints` what has no effect. Errors: the key and what it may be.
 pub fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Result<SessionOptions, String> {
     let mut options = SessionOptions::default();
@@ -107,8 +111,8 @@ pub fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Res
     parameters.sort();
     for (key, value) in parameters {
         match key.as_str() {
-            INTRA_OP_THREADS => options.intra_op_threads = number(key, value)?,
-            "inter_op_thread_count" => options.inter_op_threads = number(key, value)?,
+            INTRA_OP_THREADS => options.intra_op_threads = threads(key, value)?,
+            "inter_op_thread_count" => options.inter_op_threads = threads(key, value)?,
             "execution_mode" => {
                 options.parallel = match value {
                     "0" => false,
@@ -125,7 +129,9 @@ pub fn session_options(source: &pb::ModelConfig, hints: &mut Vec<String>) -> Res
             "enable_mem_pattern" => options.mem_pattern = Some(boolean(key, value)?),
             // One CPU session always serves all its instances here.
             "share_session_between_instances" => _ = boolean(key, value)?,
-            ARENA_SHRINKAGE => options.run_entries.push((key.clone(), arenas(value)?)),
+            ARENA_SHRINKAGE => options
+                .run_entries
+                .push((key.clone(), arenas(value, source.instance_group.iter().any(on_gpu))?)),
             _ if SESSION_ENTRIES.contains(&key.as_str()) => {
                 options.entries.push((key.clone(), entry(key, value)?));
             }
@@ -178,8 +184,18 @@ const SESSION_ENTRIES: &[&str] = &[
     "session.x64quantprecision",
 ];
 
+/// The entry that sets how finely work is dealt out to threads.
+const DYNAMIC_BLOCK_BASE: &str = "session.dynamic_block_base";
+
 /// An entry's value: all those above are numbers or lists of them.
 fn entry(key: &str, value: &str) -> Result<String, String> {
+    if key == DYNAMIC_BLOCK_BASE && value.parse::<u32>().ok().filter(|n| *n <= i32::MAX as u32).is_none() {
+        return Err(format!(
+            "config.pbtxt: parameters.{key} '{}' must be a number from 0 to {}",
+            excerpt(value),
+            i32::MAX
+        ));
+    }
     let legal = |b: u8| b.is_ascii_digit() || matches!(b, b',' | b';' | b'-');
     match !value.is_empty() && value.len() <= 1024 && value.bytes().all(legal) {
         true => Ok(value.to_owned()),
@@ -193,17 +209,21 @@ fn entry(key: &str, value: &str) -> Result<String, String> {
 /// Entry of ONNX Runtime's run configuration.
 const ARENA_SHRINKAGE: &str = "memory.enable_memory_arena_shrinkage";
 
-fn arenas(value: &str) -> Result<String, String> {
+/// Which arenas shrink after a call: a session has one of the CPU, and one of each GPU that it runs on.
+fn arenas(value: &str, on_gpu: bool) -> Result<String, String> {
     let device = |text: &str| {
-        let number = text.strip_prefix("cpu:").or_else(|| text.strip_prefix("gpu:"));
-        number.is_some_and(|n| !n.is_empty() && n.len() <= 4 && n.bytes().all(|b| b.is_ascii_digit()))
+        let number = text.strip_prefix("gpu:").filter(|_| on_gpu);
+        let gpu =
+            |n: &str| n.bytes().all(|b| b.is_ascii_digit()) && n.parse().is_ok_and(|n: i32| n < GPUS_MAX);
+        text == "cpu:0" || number.is_some_and(gpu)
     };
+    let advice =
+        if on_gpu { "devices, such as cpu:0;gpu:0" } else { "cpu:0 for a model that runs on the CPU" };
     match value.len() <= 1024 && value.split(';').all(device) {
         true => Ok(value.to_owned()),
-        false => Err(format!(
-            "config.pbtxt: parameters.{ARENA_SHRINKAGE} '{}' must be devices, such as cpu:0;gpu:0",
-            excerpt(value)
-        )),
+        false => {
+            Err(format!("config.pbtxt: parameters.{ARENA_SHRINKAGE} '{}' must be {advice}", excerpt(value)))
+        }
     }
 }
 
@@ -297,9 +317,19 @@ fn gpu_keys(source: &pb::ModelConfig) -> Vec<String> {
     keys
 }
 
-fn number(key: &str, value: &str) -> Result<usize, String> {
-    value.parse::<usize>().ok().filter(|n| *n <= 1024).ok_or_else(|| {
-        format!("config.pbtxt: parameters.{key} '{}' must be a number from 0 to 1024", excerpt(value))
+/// Threads that a session may have of each kind: more than twice the processors only take memory and each other's turns.
+/// A config may come from a larger machine.
+fn threads_max() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_mul(2).max(64)
+}
+
+fn threads(key: &str, value: &str) -> Result<usize, String> {
+    let most = threads_max();
+    value.parse::<usize>().ok().filter(|n| *n <= most).ok_or_else(|| {
+        format!(
+            "config.pbtxt: parameters.{key} '{}' must be a number of threads from 0, for all processors, to {most}",
+            excerpt(value)
+        )
     })
 }
 
@@ -351,9 +381,32 @@ mod tests {
                 assert!(options(key, value).is_err(), "{key} {value}");
             }
         }
-        assert_eq!(options(ARENA_SHRINKAGE, "cpu:0;gpu:1").unwrap().run_entries[0].1, "cpu:0;gpu:1");
-        for value in ["", "cpu", "cpu:", "tpu:0", "cpu:0;", "cpu:99999"] {
-            assert!(options(ARENA_SHRINKAGE, value).is_err(), "{value}");
+        assert_eq!(options(ARENA_SHRINKAGE, "cpu:0").unwrap().run_entries[0].1, "cpu:0");
+        assert_eq!(arenas("cpu:0;gpu:1", true).unwrap(), "cpu:0;gpu:1");
+        for value in ["", "cpu", "cpu:", "cpu:1", "tpu:0", "cpu:0;", "cpu:99999", "gpu:", "gpu:99999"] {
+            assert!(arenas(value, true).is_err(), "{value}");
+        }
+        let error = options(ARENA_SHRINKAGE, "gpu:0").unwrap_err();
+        assert!(error.contains("cpu:0"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_onnx_runtime_cannot_hold_are_refused_by_us() {
+        assert!(options(DYNAMIC_BLOCK_BASE, "2147483647").is_ok());
+        for value in ["2147483648", "99999999999999999999", "-4", "1;2", ""] {
+            let error = options(DYNAMIC_BLOCK_BASE, value).expect_err(value);
+            assert!(error.contains("from 0 to 2147483647"), "{error}");
+        }
+    }
+
+    #[test]
+    fn threads_are_bounded_by_what_machines_have() {
+        for key in [INTRA_OP_THREADS, "inter_op_thread_count"] {
+            assert!(options(key, "0").is_ok() && options(key, "64").is_ok());
+            for value in ["1024", "-1", "x", "99999999999999999999"] {
+                let error = options(key, value).expect_err(value);
+                assert!(error.contains(key) && error.contains("threads"), "{error}");
+            }
         }
     }
 

@@ -142,7 +142,7 @@ fn a_request_that_ends_its_worker_is_told_and_nobody_else_notices() {
         });
         for _ in 0..2 {
             let reason = weir.infer("divide", &divide(i32::MIN, -1)).error(400);
-            assert!(reason.contains("SIGFPE"), "{reason}");
+            assert!(reason.contains("it crashed") && !reason.contains("SIG"), "{reason}");
             let answer = weir.infer("divide", &divide(42, 7)).expect(200).json();
             assert_eq!(answer["outputs"][0]["data"], json!([6]));
         }

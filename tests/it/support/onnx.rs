@@ -8,8 +8,15 @@ pub const INT32: u64 = 6;
 pub const INT64: u64 = 7;
 pub const BOOL: u64 = 9;
 
-/// `AttributeProto.AttributeType.GRAPH`.
+// `AttributeProto.AttributeType`.
+const INT: u64 = 2;
 const GRAPH: u64 = 5;
+const FLOATS: u64 = 6;
+const INTS: u64 = 7;
+const STRINGS: u64 = 8;
+
+/// The domain of operators of machine learning.
+const MACHINE_LEARNING: &str = "ai.onnx.ml";
 
 /// A graph, put together node by node; its tensors are FP32 unless it is said. Names are its wires.
 #[derive(Default)]
@@ -103,11 +110,50 @@ impl Graph {
         })
     }
 
+    /// A tree that has so many levels, each with one leaf and the rest of the tree, and sums 1 for each input.
+    #[must_use]
+    pub fn deep_tree(self, levels: u64, from: &str, to: &str) -> Self {
+        let nodes = 2 * levels + 1;
+        let is_branch = |node: u64| node % 2 == 0 && node + 1 < nodes;
+        let numbers = |name: &str, of: &dyn Fn(u64) -> Option<u64>| {
+            let attribute = Message::default().text(1, name).number(20, INTS);
+            (0..nodes).filter_map(of).fold(attribute, |attribute, number| attribute.number(8, number))
+        };
+        let leaf = |node: u64, number: u64| (!is_branch(node)).then_some(number);
+        let to_child = |node: u64, child: u64| Some(if is_branch(node) { node + child } else { 0 });
+        let modes = Message::default().text(1, "nodes_modes").number(20, STRINGS);
+        let modes = (0..nodes)
+            .fold(modes, |all, node| all.text(9, if is_branch(node) { "BRANCH_LEQ" } else { "LEAF" }));
+        let floats = |name: &str, count: u64| {
+            let packed: Vec<u8> = (0..count).flat_map(|_| 1f32.to_le_bytes()).collect();
+            Message::default().text(1, name).number(20, FLOATS).bytes(7, &packed)
+        };
+        let attributes = [
+            Message::default().text(1, "n_targets").number(20, INT).number(3, 1),
+            numbers("nodes_treeids", &|_| Some(0)),
+            numbers("nodes_nodeids", &Some),
+            numbers("nodes_featureids", &|_| Some(0)),
+            modes,
+            floats("nodes_values", nodes),
+            numbers("nodes_truenodeids", &|node| to_child(node, 2)),
+            numbers("nodes_falsenodeids", &|node| to_child(node, 1)),
+            numbers("target_treeids", &|node| leaf(node, 0)),
+            numbers("target_nodeids", &|node| leaf(node, node)),
+            numbers("target_ids", &|node| leaf(node, 0)),
+            floats("target_weights", levels + 1),
+        ];
+        let node = Message::default().text(1, from).text(2, to).text(4, "TreeEnsembleRegressor");
+        let node = attributes.into_iter().fold(node.text(7, MACHINE_LEARNING), |node, a| node.message(5, a));
+        Self(self.0.message(1, node))
+    }
+
     /// The file.
     #[must_use]
     pub fn file(self) -> Vec<u8> {
         let opset = Message::default().number(2, 17);
-        Message::default().number(1, 8).message(8, opset).message(7, self.0.text(2, "graph")).0
+        let learning = Message::default().text(1, MACHINE_LEARNING).number(2, 3);
+        let model = Message::default().number(1, 8).message(8, opset).message(8, learning);
+        model.message(7, self.0.text(2, "graph")).0
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::layout::{self, Place, Places};
-use super::limits;
+use super::limits::{self, peak_bytes};
 use super::packets::{ToServer, ToWorker, receive, send};
 use super::region::{Region, State, Word};
 use crate::backend::onnx::files::{Blob, Files};
@@ -17,7 +17,7 @@ use crate::backend::onnx::inspect::{Findings, inspect};
 use crate::backend::onnx::library::{Runtime, end_process};
 use crate::backend::onnx::open::open;
 use crate::backend::onnx::session::OnnxSession;
-use crate::backend::{BatchInput, LoadError, RunError, Session, Stop};
+use crate::backend::{self, BatchInput, Device, LoadError, RunError, Session, Stop};
 
 /// How long a slot sleeps before it looks again, should a wake-up be lost.
 const NAP: Duration = Duration::from_secs(1);
@@ -32,11 +32,25 @@ const SHORT: Duration = Duration::from_micros(200);
 /// Runs as a worker: standard input is the socket to the server. Never returns; the code tells whether the server went.
 pub fn worker() -> ! {
     let socket = rustix::stdio::stdin();
-    let Err(reason) = serve(socket);
-    // Nobody may be there to hear it.
-    let _ = send(socket, &ToServer::Failed(reason), None);
+    let fail = move |reason: String| -> ! {
+        // Nobody may be there to hear it.
+        let _ = send(socket, &ToServer::Failed(reason), None);
+        end_process(1)
+    };
+    let run = move || match serve(socket) {
+        Err(reason) => fail(reason),
+    };
+    // The system made the first thread, and its stack is as large as whoever started the server said.
+    match std::thread::Builder::new().name("control".to_owned()).stack_size(STACK_BYTES).spawn(run) {
+        Ok(thread) => _ = thread.join(),
+        Err(error) => fail(error.to_string()),
+    }
     end_process(1);
 }
+
+/// The stack of the threads that scan, open and call a model: half of what the server's have, so that a model that needs
+/// more ends the process that tries it and not the one that serves it.
+const STACK_BYTES: usize = backend::STACK_BYTES / 2;
 
 /// Ends the process when the server goes. Errors: why it cannot serve.
 fn serve(socket: BorrowedFd<'_>) -> Result<std::convert::Infallible, String> {
@@ -55,15 +69,20 @@ fn serve(socket: BorrowedFd<'_>) -> Result<std::convert::Infallible, String> {
                 let gone =
                     |_| "ONNX Runtime's library cannot be opened any more: was it replaced or removed?";
                 runtime = Some(Runtime::open().map_err(gone)?);
+                let empty_bytes = peak_bytes("self");
                 files.model = Arc::new(Blob::received(beside()?).map_err(|e| e.to_string())?);
                 findings = inspect(&files.model).map_err(|LoadError(reason)| reason)?;
-                tell(socket, &ToServer::Scanned(findings.clone()))?;
+                tell(socket, &ToServer::Scanned(findings.clone(), empty_bytes))?;
             }
             ToWorker::Data { location } => {
                 files.data.push((location, Arc::new(Blob::received(beside()?).map_err(|e| e.to_string())?)));
             }
             ToWorker::Open { device, options } => {
                 let runtime = runtime.ok_or("there is no model yet")?;
+                // A GPU's driver opens devices and libraries as it goes.
+                if device == Device::Cpu {
+                    limits::close_off();
+                }
                 let opened = open(runtime, &files, &device, &options, &findings)
                     .map_err(|LoadError(reason)| reason)?;
                 // The session has copied what it needs.
@@ -116,6 +135,7 @@ impl Slot {
         let serving = Arc::clone(&slot);
         std::thread::Builder::new()
             .name(format!("slot-{number}"))
+            .stack_size(STACK_BYTES)
             .spawn(move || serving.serve(&session))
             .map_err(|e| e.to_string())?;
         Ok(slot)

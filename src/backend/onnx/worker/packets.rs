@@ -42,7 +42,8 @@ pub struct Limits {
 /// From the worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToServer {
-    Scanned(Findings),
+    /// What was found, and the memory that the worker had in use before it looked.
+    Scanned(Findings, u64),
     Opened(Graph),
     Failed(String),
 }

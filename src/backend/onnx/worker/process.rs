@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::calls::Slot;
-use super::limits::described;
+use super::limits::{described, peak_bytes};
 use super::packets::{Limits, ToWorker, send};
 use super::region::Region;
 
@@ -85,11 +85,7 @@ impl Process {
 
     /// The most memory that it has had in use; 0 where the system does not tell.
     pub fn peak_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
-        let line = status.ok().and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("VmHWM:").map(|rest| rest.trim().to_owned()))
-        });
-        line.and_then(|line| line.trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb << 10)
+        peak_bytes(&self.pid.as_raw_nonzero().to_string())
     }
 
     /// Ends it, for that reason.
@@ -107,7 +103,8 @@ impl Process {
         while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(self.pid), ended) {}
         let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         *reaped = true;
-        if let Ok(status) = child.wait() {
+        let status = child.wait();
+        if let (Ok(status), None) = (status, self.how.get()) {
             let _ = self.how.set(described(status, self.limits));
         }
         self.dead.store(true, Ordering::Release);

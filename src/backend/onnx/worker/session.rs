@@ -33,6 +33,8 @@ struct Inner {
     again: Again,
     graph: Graph,
     output_bytes_max: usize,
+    /// Memory that the first worker had in use before there was a model.
+    empty_bytes: u64,
     state: Mutex<Standing>,
     changed: Condvar,
     restarts: AtomicU64,
@@ -62,11 +64,13 @@ impl Isolated {
         again: Again,
         output_bytes_max: usize,
     ) -> Result<Self, LoadError> {
+        let empty_bytes = starting.empty_bytes;
         let (child, process) = take(starting, &again)?;
         let inner = Arc::new(Inner {
             again,
             graph,
             output_bytes_max,
+            empty_bytes,
             state: Mutex::new(Standing {
                 process: Some(Arc::clone(&process)),
                 down: String::new(),
@@ -271,7 +275,10 @@ impl Session for Isolated {
         Some(WorkerState {
             restarts: self.0.restarts.load(Ordering::Relaxed),
             down: state.process.is_none().then(|| format!("its process ended: {}", state.down)),
-            peak_bytes: state.process.as_ref().map_or(0, |process| process.peak_bytes()),
+            peak_bytes: state
+                .process
+                .as_ref()
+                .map_or(0, |process| process.peak_bytes().saturating_sub(self.0.empty_bytes)),
         })
     }
 }

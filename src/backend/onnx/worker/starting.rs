@@ -49,6 +49,8 @@ pub struct Starting {
     /// Until it serves.
     pub child: Option<Child>,
     pub socket: Option<OwnedFd>,
+    /// Memory that it had in use before there was a model; 0 until that is known.
+    pub empty_bytes: u64,
     limits: Limits,
     until: Instant,
 }
@@ -88,6 +90,7 @@ impl Starting {
         Ok(Self {
             child: Some(child),
             socket: Some(ours),
+            empty_bytes: 0,
             limits: spec.limits,
             until: Instant::now() + patience,
         })
@@ -97,7 +100,10 @@ impl Starting {
     pub fn scan(&mut self, model: &Blob) -> Result<Findings, LoadError> {
         self.send(&ToWorker::Model(self.limits), Some(model))?;
         match self.receive()? {
-            ToServer::Scanned(findings) => Ok(findings),
+            ToServer::Scanned(findings, empty_bytes) => {
+                self.empty_bytes = empty_bytes;
+                Ok(findings)
+            }
             other => Err(self.unexpected(other)),
         }
     }
