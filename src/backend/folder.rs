@@ -2,7 +2,7 @@
 //!
 //! Always: what is opened is a regular file with one name, of bounded size, below a folder that is trusted; no link is
 //! followed on the way there, neither one that was there nor one that somebody puts there meanwhile; nothing blocks,
-//! whatever lies there. Public texts name no path.
+//! whatever lies there. Public texts name no path. A file of the server's own ([`open_own`]) may have other names.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -121,6 +121,48 @@ pub fn open(root: &Path, file: &Path, bytes_max: u64) -> Result<Opened, Outside>
     }
     let opened = openat(&folder, *last, FILE, Mode::empty()).map_err(refused)?;
     Opened::new(File::from(opened), bytes_max)
+}
+
+/// What a file of the server's own is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// To be read; it must be there.
+    Read,
+    /// To be locked; it is made, for its owner alone, where it is not there.
+    Lock,
+}
+
+/// Whether the server's own file `name` is in the folder `root`. Follows no link and opens nothing.
+///
+/// Errors: something else has its name, and the error says what to do; the folder cannot be looked at.
+pub fn is_own(root: &Path, name: &str) -> io::Result<bool> {
+    match std::fs::symlink_metadata(root.join(name)) {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(_) => Err(not_own(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the server's own file `name` in the folder `root`, which may have other names: a copy of the folder may be
+/// made of hard links. Never blocks, and follows no link.
+///
+/// Errors: as [`is_own`], and it cannot be opened.
+pub fn open_own(root: &Path, name: &str, own: Own) -> io::Result<File> {
+    is_own(root, name)?;
+    let (access, mode) = match own {
+        Own::Read => (FILE, Mode::empty()),
+        Own::Lock => (FILE | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR),
+    };
+    let file = File::from(openat(CWD, root.join(name), access, mode)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(not_own(name)),
+    }
+}
+
+fn not_own(name: &str) -> io::Error {
+    io::Error::other(format!("'{name}' is no regular file: move it away"))
 }
 
 /// A folder on the way. That it can be searched is enough.
@@ -313,6 +355,26 @@ mod tests {
             let read = read.as_ref().map(|bytes| std::str::from_utf8(bytes).unwrap());
             assert_eq!(read.map_err(|outside| *outside), outcome, "{file:?}");
         }
+    }
+
+    #[test]
+    fn a_file_of_the_servers_own_is_a_regular_one_or_is_made() {
+        let (_top, root) = folder();
+        for name in ["fifo", "socket", "link", "alias", "dangling", "sub"] {
+            for own in [Own::Read, Own::Lock] {
+                let error = open_own(&root, name, own).expect_err(name);
+                assert_eq!(error.to_string(), format!("'{name}' is no regular file: move it away"));
+            }
+        }
+        assert!(!root.join("nowhere").exists());
+        for name in ["data", "hard"] {
+            open_own(&root, name, Own::Read).unwrap();
+            open_own(&root, name, Own::Lock).unwrap();
+        }
+        let absent = open_own(&root, "new", Own::Read).unwrap_err();
+        assert_eq!((absent.kind(), is_own(&root, "new").unwrap()), (io::ErrorKind::NotFound, false));
+        open_own(&root, "new", Own::Lock).unwrap();
+        assert!(is_own(&root, "new").unwrap());
     }
 
     #[test]

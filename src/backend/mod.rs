@@ -10,7 +10,7 @@ mod isolation;
 pub mod onnx;
 mod stop;
 
-pub use folder::{Folder, Opened, Outside, open};
+pub use folder::{Folder, Opened, Outside, Own, is_own, open, open_own};
 pub use isolation::{Isolation, NoIsolation};
 pub use onnx::release_memory;
 pub use stop::{Interrupt, Stop};

@@ -322,6 +322,28 @@ fn a_file_that_is_damaged_while_it_is_used_is_replaced() {
 }
 
 #[test]
+fn nothing_of_outcomes_is_mapped_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcomes = open(dir.path());
+    outcomes.served(assignment("a", 1, None));
+    assert_eq!(tally_of(&outcomes)[0].requests, 1);
+    assert!(!dir.path().join("outcomes.sqlite-shm").exists());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains(dir.path().to_str().unwrap()), "{maps}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_file_of_outcomes_and_not_waited_for() {
+    for name in ["outcomes.sqlite", "outcomes.sqlite-wal"] {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
+        assert!(made.success());
+        let error = Outcomes::open(dir.path(), OutcomesConfig::default()).err().unwrap().to_string();
+        assert!(error.contains(&format!("'{name}' is no regular file: move it away")), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_is_sound_is_kept_whoever_suspects_it() {
     let dir = tempfile::tempdir().unwrap();
     let outcomes = open(dir.path());

@@ -111,13 +111,86 @@ fn a_folder_serves_one_server_and_any_number_of_readers() {
         matches!(error, StoreError::InUse(_)) && error.to_string().contains("in use by another weir"),
         "{error}"
     );
-    let reader = Store::inspect(&path).unwrap();
+    let before = Store::inspect(&path).unwrap();
     fill(&store, 3);
-    assert_eq!(reader.verify(None).unwrap().records, 3);
-    assert_eq!(reader.documents("route").unwrap().len(), 1);
+    let after = Store::inspect(&path).unwrap();
     drop(store);
-    assert_eq!(reader.verify(None).unwrap().records, 3);
-    assert!(Store::open(&path).is_ok());
+    let again = Store::open(&path).unwrap();
+    fill(&again, 1);
+    assert_eq!(before.verify(None).unwrap().records, 0);
+    assert_eq!(after.verify(None).unwrap().records, 3);
+    assert_eq!(after.documents("route").unwrap().len(), 1);
+    assert_eq!(verify(&path, None).unwrap().records, 4);
+}
+
+#[test]
+fn what_is_looked_at_while_it_is_written_is_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let committed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let (store, committed) = (&store, &committed);
+        scope.spawn(move || {
+            // Far more than a log holds before it is folded into the database and begins anew.
+            for n in 0..300 {
+                let documents = vec![document("route", "a", Some(&format!("{n}{}", " ".repeat(50_000))))];
+                let entries = vec![entry(n)];
+                committed.store(
+                    store.commit(Transaction { documents, entries }).unwrap()[0].seq,
+                    Ordering::SeqCst,
+                );
+            }
+        });
+        while committed.load(Ordering::SeqCst) < 300 {
+            let before = committed.load(Ordering::SeqCst);
+            let reader = Store::inspect(dir.path()).unwrap();
+            let records = reader.verify(None).unwrap().records;
+            assert!(before <= records && records <= 300, "{before} {records}");
+            let body = reader
+                .documents("route")
+                .unwrap()
+                .pop()
+                .map_or(0, |(_, body)| body.trim_end().parse::<u64>().unwrap() + 1);
+            assert_eq!(body, records);
+        }
+    });
+}
+
+#[test]
+fn nothing_of_a_store_is_mapped_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    fill(&store, 3);
+    let mut names: Vec<_> =
+        dir.path().read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["lock", "weir.sqlite", "weir.sqlite-wal"]);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let dir = dir.path().to_str().unwrap();
+    assert!(maps.lines().all(|line| !line.contains(dir)), "{maps}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    for name in ["lock", "weir.sqlite", "weir.sqlite-wal", "weir.sqlite-journal"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&Store::open(dir.path()).unwrap(), 1);
+        let path = dir.path().join(name);
+        let harms: [fn(&Path); 3] = [
+            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+            |path| std::fs::create_dir(path).unwrap(),
+            |path| std::os::unix::fs::symlink("/dev/full", path).unwrap(),
+        ];
+        let _ = std::fs::rename(&path, dir.path().join("aside"));
+        for harm in harms {
+            harm(&path);
+            let error = Store::open(dir.path()).err().unwrap().to_string();
+            assert!(error.contains(&format!("'{name}' is no regular file: move it away")), "{error}");
+            std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).unwrap();
+        }
+        let _ = std::fs::rename(dir.path().join("aside"), &path);
+        assert_eq!(Store::open(dir.path()).unwrap().head().unwrap().seq, 1);
+    }
 }
 
 #[test]
