@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::record::{Entry, Record};
-use super::store::{Document, Store, Transaction};
+use super::store::{Document, Store, StoreError, Transaction};
 use crate::error::{ErrorKind, ServeError};
 use crate::id::{ModelName, ServableId};
 
@@ -74,7 +74,10 @@ impl Ledger {
             Self::Kept(store) => {
                 let Writing { documents, entries } = writing;
                 store.commit(Transaction { documents, entries }).map_err(|error| {
-                    tracing::error!("the record of changes cannot be written: {error}");
+                    // The store has told, with the path.
+                    if !matches!(error, StoreError::Lost) {
+                        tracing::error!("the record of changes cannot be written: {error}");
+                    }
                     refused(&error)
                 })
             }

@@ -6,10 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Assignment, Outcome, OutcomesConfig, OutcomesError, Taken};
-use crate::control::store::{OF_ONE_PROCESS, are_own};
+use crate::control::store::{Held, OF_ONE_PROCESS, are_own};
 
 /// The database's name in the folder.
 pub const DATABASE: &str = "outcomes.sqlite";
+
+/// What SQLite writes ahead of the database.
+const LOG: &str = "outcomes.sqlite-wal";
 
 /// Marks the database as ours: "WeiO" in ASCII.
 const APPLICATION: i32 = 0x5765_694f;
@@ -84,6 +87,11 @@ fn try_open(path: &Path) -> Result<Connection, OutcomesError> {
     // A look at both ends of the rows finds a file that was cut off. All of it is too much to read at each start.
     bounds(&connection)?;
     Ok(connection)
+}
+
+/// What is written after this is found by whoever opens `path` next, as long as it is held.
+pub fn hold(path: &Path) -> Result<Held, OutcomesError> {
+    Held::new(folder(path), &[DATABASE, LOG]).map_err(|error| OutcomesError::Unopened(error.to_string()))
 }
 
 fn folder(path: &Path) -> &Path {

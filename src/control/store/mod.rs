@@ -9,6 +9,7 @@
 
 mod copy;
 mod files;
+mod held;
 mod reader;
 mod writer;
 
@@ -32,6 +33,7 @@ use crate::backend::{Own, open_own};
 use writer::Writer;
 
 pub(super) use files::{OF_ONE_PROCESS, are_own, make_folder};
+pub(super) use held::Held;
 
 /// One document as it shall stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +76,11 @@ pub enum StoreError {
     Full,
     #[error("the state folder cannot be written to: nothing was changed; it or its file system is read-only")]
     ReadOnly,
+    #[error(
+        "the files of the state were removed, replaced or cut off while weir runs: nothing was changed; put them back, \
+         or start weir anew"
+    )]
+    Lost,
     #[error("another program has the database of the state open; it must let go of it first")]
     OpenElsewhere,
     #[error("the database in '{}' changes too fast to be read; try again", .0.display())]
@@ -126,7 +133,10 @@ impl Store {
         let connection = files::open_for_writing(dir)?;
         let reader = Reader::beside(dir)?;
         reader.verify_end()?;
-        Ok(Self { reader: Mutex::new(reader), writer: Writer::start(connection, dir)?, _lock: lock })
+        // It was read and written to: its log is there.
+        let held = Held::new(dir, &[files::DATABASE, files::LOG])
+            .map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
+        Ok(Self { reader: Mutex::new(reader), writer: Writer::start(connection, held, dir)?, _lock: lock })
     }
 
     /// Opens the state folder `dir` to look at it as it is now, while a server uses it or after one ended in any way.

@@ -171,6 +171,55 @@ fn nothing_of_a_store_is_mapped_from_a_file() {
 }
 
 #[test]
+fn changes_are_refused_while_a_restart_would_not_find_them() {
+    type Harm = fn(&Path);
+    let away: Harm = |state| std::fs::rename(state, state.with_extension("away")).unwrap();
+    let back: Harm = |state| {
+        let _ = std::fs::remove_dir_all(state);
+        std::fs::rename(state.with_extension("away"), state).unwrap();
+    };
+    let cases: [(&str, Harm, Option<Harm>); 6] = [
+        ("renamed", away, Some(back)),
+        (
+            "another",
+            |state| {
+                std::fs::rename(state, state.with_extension("away")).unwrap();
+                drop(Store::open(state).unwrap());
+            },
+            Some(back),
+        ),
+        ("removed", |state| std::fs::remove_dir_all(state).unwrap(), None),
+        ("without its database", |state| std::fs::remove_file(state.join("weir.sqlite")).unwrap(), None),
+        ("without its log", |state| std::fs::remove_file(state.join("weir.sqlite-wal")).unwrap(), None),
+        (
+            "cut off",
+            |state| {
+                File::options().write(true).open(state.join("weir.sqlite-wal")).unwrap().set_len(0).unwrap();
+            },
+            None,
+        ),
+    ];
+    for (what, harm, mend) in cases {
+        let top = tempfile::tempdir().unwrap();
+        let state = top.path().join("state");
+        let store = Store::open(&state).unwrap();
+        let committed = fill(&store, 2);
+        harm(&state);
+        for _ in 0..2 {
+            let error =
+                store.commit(Transaction { documents: Vec::new(), entries: vec![entry(9)] }).unwrap_err();
+            assert!(matches!(error, StoreError::Lost), "{what}: {error}");
+            assert!(!error.to_string().contains('/'), "{error}");
+        }
+        let Some(mend) = mend else { continue };
+        mend(&state);
+        assert_eq!(fill(&store, 1)[0].seq, 3, "{what}");
+        drop(store);
+        assert_eq!(all(&Store::open(&state).unwrap().reader()).unwrap()[..2], committed, "{what}");
+    }
+}
+
+#[test]
 fn what_is_no_regular_file_is_refused_and_not_waited_for() {
     for name in ["lock", "weir.sqlite", "weir.sqlite-wal", "weir.sqlite-journal"] {
         let dir = tempfile::tempdir().unwrap();
