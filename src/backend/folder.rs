@@ -29,8 +29,26 @@ pub enum Outside {
     HardLink,
     #[error("is larger than {bytes_max} bytes, the most that is read")]
     TooLarge { bytes_max: u64 },
-    #[error("cannot be read: {0}")]
-    Unreadable(io::ErrorKind),
+    /// By the system's number for it. Its own words may be more than strangers should see: see [`Outside::in_full`].
+    #[error("cannot be read: {}", io::Error::from_raw_os_error(*.0).kind())]
+    Unreadable(i32),
+}
+
+impl Outside {
+    /// As text, with what the system says: for the log.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Unreadable(code) => format!("cannot be read: {}", io::Error::from_raw_os_error(*code)),
+            other => other.to_string(),
+        }
+    }
+
+    /// Puts on the log what texts for everybody leave out.
+    pub fn tell(&self, path: &Path) {
+        if let Self::Unreadable(_) = self {
+            tracing::warn!("'{}' {}", path.display(), self.in_full());
+        }
+    }
 }
 
 /// Bytes that are read at a time of a file that is not needed in one piece.
@@ -81,6 +99,7 @@ impl Folder {
             return Err(Outside::Path);
         }
         open(&self.root, &self.below.join(file), bytes_max)
+            .inspect_err(|outside| outside.tell(&self.path().join(file)))
     }
 
     /// All of a file, as [`Self::open`] and [`Opened::read`] give it. Errors: as text that goes after its name.
@@ -205,16 +224,16 @@ fn refused(error: rustix::io::Errno) -> Outside {
     match error {
         Errno::LOOP => Outside::Link,
         Errno::NOENT | Errno::NOTDIR => Outside::Missing,
-        Errno::NAMETOOLONG => Outside::Unreadable(io::ErrorKind::InvalidFilename),
         // A socket, or a device without a driver.
         Errno::NXIO | Errno::NODEV => Outside::NotAFile,
-        error => Outside::Unreadable(io::Error::from(error).kind()),
+        error => Outside::Unreadable(error.raw_os_error()),
     }
 }
 
 impl Opened {
     fn new(file: File, bytes_max: u64) -> Result<Self, Outside> {
-        let metadata = file.metadata().map_err(|error| Outside::Unreadable(error.kind()))?;
+        let metadata =
+            file.metadata().map_err(|error| Outside::Unreadable(error.raw_os_error().unwrap_or_default()))?;
         if !metadata.is_file() {
             return Err(Outside::NotAFile);
         }
@@ -294,6 +313,8 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
+    use rustix::io::Errno;
+
     use super::*;
 
     fn write(path: PathBuf, text: &str) {
@@ -348,13 +369,26 @@ mod tests {
             ("fifo", Err(Outside::NotAFile)),
             ("socket", Err(Outside::NotAFile)),
             ("hard", Err(Outside::HardLink)),
-            ("da\0ta", Err(Outside::Unreadable(io::ErrorKind::InvalidInput))),
-            (&"x".repeat(300), Err(Outside::Unreadable(io::ErrorKind::InvalidFilename))),
+            ("da\0ta", Err(Outside::Unreadable(Errno::INVAL.raw_os_error()))),
+            (&"x".repeat(300), Err(Outside::Unreadable(Errno::NAMETOOLONG.raw_os_error()))),
         ] {
             let read = open(&root, Path::new(file), 5).map(|opened| opened.read().unwrap());
             let read = read.as_ref().map(|bytes| std::str::from_utf8(bytes).unwrap());
             assert_eq!(read.map_err(|outside| *outside), outcome, "{file:?}");
         }
+    }
+
+    #[test]
+    fn the_log_is_told_what_the_system_says_and_everybody_else_the_kind() {
+        for (errno, kind, full) in [
+            (Errno::MFILE, "uncategorized error", "Too many open files (os error 24)"),
+            (Errno::ACCESS, "permission denied", "Permission denied (os error 13)"),
+        ] {
+            let outside = refused(errno);
+            assert_eq!(outside.to_string(), format!("cannot be read: {kind}"));
+            assert_eq!(outside.in_full(), format!("cannot be read: {full}"));
+        }
+        assert_eq!(Outside::Link.in_full(), Outside::Link.to_string());
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub struct Artefact {
 impl Artefact {
     /// The model file. Errors: as [`open`].
     pub fn open(&self, bytes_max: u64) -> Result<Opened, Outside> {
-        open(&self.root, self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?, bytes_max)
+        let file = self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?;
+        Folder::new(&self.root, "").open(file, bytes_max)
     }
 
     /// A file that the model file names, by its path in `folder`. Errors: as [`open`].
