@@ -2,7 +2,7 @@
 //!
 //! Always: what is opened is a regular file with one name, of bounded size, below a folder that is trusted; no link is
 //! followed on the way there, neither one that was there nor one that somebody puts there meanwhile; nothing blocks,
-//! whatever lies there. Public texts name no path.
+//! whatever lies there. Public texts name no path. A file of the server's own ([`open_own`]) may have other names.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -29,8 +29,26 @@ pub enum Outside {
     HardLink,
     #[error("is larger than {bytes_max} bytes, the most that is read")]
     TooLarge { bytes_max: u64 },
-    #[error("cannot be read: {0}")]
-    Unreadable(io::ErrorKind),
+    /// By the system's number for it. Its own words may be more than strangers should see: see [`Outside::in_full`].
+    #[error("cannot be read: {}", io::Error::from_raw_os_error(*.0).kind())]
+    Unreadable(i32),
+}
+
+impl Outside {
+    /// As text, with what the system says: for the log.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Unreadable(code) => format!("cannot be read: {}", io::Error::from_raw_os_error(*code)),
+            other => other.to_string(),
+        }
+    }
+
+    /// Puts on the log what texts for everybody leave out.
+    pub fn tell(&self, path: &Path) {
+        if let Self::Unreadable(_) = self {
+            tracing::warn!("'{}' {}", path.display(), self.in_full());
+        }
+    }
 }
 
 /// Bytes that are read at a time of a file that is not needed in one piece.
@@ -81,6 +99,7 @@ impl Folder {
             return Err(Outside::Path);
         }
         open(&self.root, &self.below.join(file), bytes_max)
+            .inspect_err(|outside| outside.tell(&self.path().join(file)))
     }
 
     /// All of a file, as [`Self::open`] and [`Opened::read`] give it. Errors: as text that goes after its name.
@@ -123,6 +142,48 @@ pub fn open(root: &Path, file: &Path, bytes_max: u64) -> Result<Opened, Outside>
     Opened::new(File::from(opened), bytes_max)
 }
 
+/// What a file of the server's own is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// To be read; it must be there.
+    Read,
+    /// To be locked; it is made, for its owner alone, where it is not there.
+    Lock,
+}
+
+/// Whether the server's own file `name` is in the folder `root`. Follows no link and opens nothing.
+///
+/// Errors: something else has its name, and the error says what to do; the folder cannot be looked at.
+pub fn is_own(root: &Path, name: &str) -> io::Result<bool> {
+    match std::fs::symlink_metadata(root.join(name)) {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(_) => Err(not_own(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the server's own file `name` in the folder `root`, which may have other names: a copy of the folder may be
+/// made of hard links. Never blocks, and follows no link.
+///
+/// Errors: as [`is_own`], and it cannot be opened.
+pub fn open_own(root: &Path, name: &str, own: Own) -> io::Result<File> {
+    is_own(root, name)?;
+    let (access, mode) = match own {
+        Own::Read => (FILE, Mode::empty()),
+        Own::Lock => (FILE | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR),
+    };
+    let file = File::from(openat(CWD, root.join(name), access, mode)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(not_own(name)),
+    }
+}
+
+fn not_own(name: &str) -> io::Error {
+    io::Error::other(format!("'{name}' is no regular file: move it away"))
+}
+
 /// A folder on the way. That it can be searched is enough.
 #[cfg(target_os = "linux")]
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -163,16 +224,16 @@ fn refused(error: rustix::io::Errno) -> Outside {
     match error {
         Errno::LOOP => Outside::Link,
         Errno::NOENT | Errno::NOTDIR => Outside::Missing,
-        Errno::NAMETOOLONG => Outside::Unreadable(io::ErrorKind::InvalidFilename),
         // A socket, or a device without a driver.
         Errno::NXIO | Errno::NODEV => Outside::NotAFile,
-        error => Outside::Unreadable(io::Error::from(error).kind()),
+        error => Outside::Unreadable(error.raw_os_error()),
     }
 }
 
 impl Opened {
     fn new(file: File, bytes_max: u64) -> Result<Self, Outside> {
-        let metadata = file.metadata().map_err(|error| Outside::Unreadable(error.kind()))?;
+        let metadata =
+            file.metadata().map_err(|error| Outside::Unreadable(error.raw_os_error().unwrap_or_default()))?;
         if !metadata.is_file() {
             return Err(Outside::NotAFile);
         }
@@ -252,6 +313,8 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
+    use rustix::io::Errno;
+
     use super::*;
 
     fn write(path: PathBuf, text: &str) {
@@ -306,13 +369,46 @@ mod tests {
             ("fifo", Err(Outside::NotAFile)),
             ("socket", Err(Outside::NotAFile)),
             ("hard", Err(Outside::HardLink)),
-            ("da\0ta", Err(Outside::Unreadable(io::ErrorKind::InvalidInput))),
-            (&"x".repeat(300), Err(Outside::Unreadable(io::ErrorKind::InvalidFilename))),
+            ("da\0ta", Err(Outside::Unreadable(Errno::INVAL.raw_os_error()))),
+            (&"x".repeat(300), Err(Outside::Unreadable(Errno::NAMETOOLONG.raw_os_error()))),
         ] {
             let read = open(&root, Path::new(file), 5).map(|opened| opened.read().unwrap());
             let read = read.as_ref().map(|bytes| std::str::from_utf8(bytes).unwrap());
             assert_eq!(read.map_err(|outside| *outside), outcome, "{file:?}");
         }
+    }
+
+    #[test]
+    fn the_log_is_told_what_the_system_says_and_everybody_else_the_kind() {
+        for (errno, kind, full) in [
+            (Errno::MFILE, "uncategorized error", "Too many open files (os error 24)"),
+            (Errno::ACCESS, "permission denied", "Permission denied (os error 13)"),
+        ] {
+            let outside = refused(errno);
+            assert_eq!(outside.to_string(), format!("cannot be read: {kind}"));
+            assert_eq!(outside.in_full(), format!("cannot be read: {full}"));
+        }
+        assert_eq!(Outside::Link.in_full(), Outside::Link.to_string());
+    }
+
+    #[test]
+    fn a_file_of_the_servers_own_is_a_regular_one_or_is_made() {
+        let (_top, root) = folder();
+        for name in ["fifo", "socket", "link", "alias", "dangling", "sub"] {
+            for own in [Own::Read, Own::Lock] {
+                let error = open_own(&root, name, own).expect_err(name);
+                assert_eq!(error.to_string(), format!("'{name}' is no regular file: move it away"));
+            }
+        }
+        assert!(!root.join("nowhere").exists());
+        for name in ["data", "hard"] {
+            open_own(&root, name, Own::Read).unwrap();
+            open_own(&root, name, Own::Lock).unwrap();
+        }
+        let absent = open_own(&root, "new", Own::Read).unwrap_err();
+        assert_eq!((absent.kind(), is_own(&root, "new").unwrap()), (io::ErrorKind::NotFound, false));
+        open_own(&root, "new", Own::Lock).unwrap();
+        assert!(is_own(&root, "new").unwrap());
     }
 
     #[test]

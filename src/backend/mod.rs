@@ -10,7 +10,7 @@ mod isolation;
 pub mod onnx;
 mod stop;
 
-pub use folder::{Folder, Opened, Outside, open};
+pub use folder::{Folder, Opened, Outside, Own, is_own, open, open_own};
 pub use isolation::{Isolation, NoIsolation};
 pub use onnx::release_memory;
 pub use stop::{Interrupt, Stop};
@@ -42,7 +42,8 @@ pub struct Artefact {
 impl Artefact {
     /// The model file. Errors: as [`open`].
     pub fn open(&self, bytes_max: u64) -> Result<Opened, Outside> {
-        open(&self.root, self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?, bytes_max)
+        let file = self.file.strip_prefix(&self.root).map_err(|_| Outside::Path)?;
+        Folder::new(&self.root, "").open(file, bytes_max)
     }
 
     /// A file that the model file names, by its path in `folder`. Errors: as [`open`].

@@ -81,6 +81,8 @@ impl Ledger {
                     StoreError::TooLarge { .. } => {
                         ServeError::invalid(format!("nothing was changed: {error}"))
                     }
+                    // The store has told, with the path.
+                    StoreError::Lost => refused(&error),
                     _ => {
                         tracing::error!("the record of changes cannot be written: {error}");
                         refused(&error)

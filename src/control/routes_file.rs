@@ -95,7 +95,7 @@ fn bytes(file: &RoutesPath) -> Result<Option<Vec<u8>>, String> {
     match open(folder, Path::new(name), BYTES_MAX) {
         Err(Outside::Missing) => Ok(None),
         Err(Outside::Link) => Err("is a link; name the file itself by --routes".to_owned()),
-        Err(outside) => Err(outside.to_string()),
+        Err(outside) => Err(outside.in_full()),
         Ok(opened) => opened.read().map(Some).map_err(|error| format!("cannot be read: {error}")),
     }
 }

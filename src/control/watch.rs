@@ -2,9 +2,11 @@
 //!
 //! Always: a folder is acted upon only after it has stood still for [`Watch::settle`], so that a version that is
 //! still being copied is not loaded. What fails to load is tried again when its files change. A repository that
-//! cannot be read changes nothing.
+//! cannot be read changes nothing, and neither does one that has lost all its models at once: a volume that is
+//! unmounted leaves an empty folder.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,8 +57,18 @@ pub struct Watch {
     known: BTreeMap<ModelName, Known>,
     /// Models that have versions on their way out.
     fading: BTreeSet<ModelName>,
-    /// The repository could not be read the last time.
-    blind: bool,
+    /// Why the repository was not followed the last time; `None` if it was.
+    blind: Option<Blind>,
+}
+
+/// Why a repository is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Blind {
+    #[error("the models folder cannot be read: {0}; what is live stays")]
+    Unreadable(String),
+    /// It has no model, while versions are live of models that it had.
+    #[error("the models folder is empty: what is live stays; put models there, or unload what is live")]
+    Empty,
 }
 
 /// A repository at one moment.
@@ -68,7 +80,7 @@ impl Watch {
         let since = Instant::now();
         let known = |print: ModelPrint| Known { acted: Some(print.clone()), seen: print, since };
         let known = loaded.into_iter().map(|(model, print)| (model, known(print))).collect();
-        Self { live, settle, known, fading: BTreeSet::new(), blind: false }
+        Self { live, settle, known, fading: BTreeSet::new(), blind: None }
     }
 
     /// Follows until told to stop. Blocks.
@@ -80,12 +92,19 @@ impl Watch {
 
     fn step(&mut self, now: Instant) {
         self.fading.retain(|model| self.live.forget_gone(model));
-        let looked = look(&self.live.config.models);
-        if looked.is_none() && !self.blind {
-            tracing::error!("the models folder cannot be read; what is live stays");
+        let looked = match look(&self.live.config.models) {
+            Ok(prints) if prints.is_empty() && self.has_live() => Err(Blind::Empty),
+            Ok(prints) => Ok(prints),
+            Err(error) => Err(Blind::Unreadable(error.to_string())),
+        };
+        let blind = looked.as_ref().err().cloned();
+        if let Some(blind) = &blind
+            && self.blind.as_ref() != Some(blind)
+        {
+            tracing::error!("{blind}");
         }
-        self.blind = looked.is_none();
-        let Some(mut prints) = looked else { return };
+        self.blind = blind;
+        let Ok(mut prints) = looked else { return };
         for (model, known) in &mut self.known {
             let print = prints.remove(model).unwrap_or_default();
             if print != known.seen {
@@ -107,6 +126,11 @@ impl Watch {
             self.act(&model);
         }
         self.known.retain(|_, known| known.seen.exists || known.acted.as_ref() != Some(&known.seen));
+    }
+
+    /// Whether a version is live of a model that was in the folder.
+    fn has_live(&self) -> bool {
+        self.known.keys().any(|model| !self.live.ready_versions(model).is_empty())
     }
 
     fn act(&mut self, model: &ModelName) {
@@ -140,16 +164,16 @@ impl Watch {
     }
 }
 
-/// Takes the prints of every model's folder; `None` where the repository itself cannot be read.
+/// Takes the prints of every model's folder. Errors: the repository itself cannot be read.
 ///
 /// Looks at names, sizes and times alone, and follows no link: a link is looked at itself.
-pub fn look(models: &Path) -> Option<Prints> {
-    let entries = std::fs::read_dir(models).ok()?.filter_map(Result::ok);
+pub fn look(models: &Path) -> io::Result<Prints> {
+    let entries = std::fs::read_dir(models)?.filter_map(Result::ok);
     let folders = entries.filter_map(|entry| {
         let model = ModelName::parse(entry.file_name().to_str()?)?;
         could_be_model(&entry).then(|| (model, model_print(&entry.path())))
     });
-    Some(folders.collect())
+    Ok(folders.collect())
 }
 
 fn model_print(folder: &Path) -> ModelPrint {

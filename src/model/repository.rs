@@ -119,7 +119,10 @@ fn candidate(folder: Folder, name: ModelName, defaults: &config::Defaults) -> Ca
 
 /// The version folders, and links in their place. Errors: why the model's folder is not read.
 fn versions(folder: &Folder) -> Result<BTreeMap<Version, PathBuf>, String> {
-    let unreadable = |error: io::Error| format!("its folder cannot be read: {}", error.kind());
+    let unreadable = |error: io::Error| {
+        tracing::warn!("the folder '{}' cannot be read: {error}", folder.path().display());
+        format!("its folder cannot be read: {}", error.kind())
+    };
     let mut versions = BTreeMap::new();
     for (count, entry) in std::fs::read_dir(folder.path()).map_err(unreadable)?.enumerate() {
         if count == ENTRIES_MAX {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -244,6 +245,41 @@ fn a_repository_that_cannot_be_read_changes_nothing() {
     repository.copy("models/digits/2", "aside/digits/2");
     std::fs::rename(repository.path("aside"), repository.path("models")).unwrap();
     until_ready(&weir, &[2]);
+}
+
+#[test]
+fn a_repository_that_loses_all_its_models_at_once_changes_nothing() {
+    let repository = Repository::new();
+    repository.copy("models/digits/1", "volume/digits/1").copy("models/simple", "volume/simple");
+    repository.write("empty/README.md", "no model");
+    let models = repository.path("models");
+    let lead_to = |target: &str| {
+        symlink(target, repository.path("next")).unwrap();
+        std::fs::rename(repository.path("next"), &models).unwrap();
+    };
+    // A volume that is mounted, unmounted and mounted again, as far as the server can tell.
+    lead_to("volume");
+    let weir = Weir::start(&models, &["--control", "watch", "--settle-seconds", "0"]);
+    let told = "the models folder is empty: what is live stays";
+    for times in 1..=2 {
+        lead_to("empty");
+        eventually("it is told", || (weir.errors().matches(told).count() == times).then_some(()));
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(weir.errors().matches(told).count(), times, "{}", weir.errors());
+        assert_eq!(served_by(weir.infer("digits", &eight())), 1);
+        weir.infer("simple", &simple(1)).expect(200);
+        lead_to("volume");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    repository.copy("models/digits/2", "volume/digits/2");
+    until_ready(&weir, &[2]);
+    repository.remove("volume/digits");
+    eventually("digits is gone", || weir.index().iter().all(|[name, ..]| name != "digits").then_some(()));
+    // The last one goes by an operator's word.
+    repository.remove("volume/simple");
+    eventually("it is told", || (weir.errors().matches(told).count() == 3).then_some(()));
+    control(&weir, "POST", "models/simple/versions/1/unload", &serde_json::Value::Null).expect(200);
+    eventually("simple is gone", || weir.index().is_empty().then_some(()));
 }
 
 #[test]

@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Assignment, Outcome, OutcomesConfig, OutcomesError, Taken};
+use crate::control::store::{Held, OF_ONE_PROCESS, are_own};
 
 /// The database's name in the folder.
 pub const DATABASE: &str = "outcomes.sqlite";
+
+/// What SQLite writes ahead of the database.
+const LOG: &str = "outcomes.sqlite-wal";
 
 /// Marks the database as ours: "WeiO" in ASCII.
 const APPLICATION: i32 = 0x5765_694f;
@@ -64,10 +68,7 @@ pub fn open(path: &Path) -> Result<Connection, OutcomesError> {
 }
 
 fn try_open(path: &Path) -> Result<Connection, OutcomesError> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    harden(&connection)?;
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     // The disk is waited for when the log is folded into the database, not at each commit: a power cut may take what
     // was written since, never the database.
@@ -88,18 +89,31 @@ fn try_open(path: &Path) -> Result<Connection, OutcomesError> {
     Ok(connection)
 }
 
+/// What is written after this is found by whoever opens `path` next, as long as it is held.
+pub fn hold(path: &Path) -> Result<Held, OutcomesError> {
+    Held::new(folder(path), &[DATABASE, LOG]).map_err(|error| OutcomesError::Unopened(error.to_string()))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
 /// Opens the database at `path` to tally.
 pub fn open_for_reading(path: &Path) -> Result<Connection, OutcomesError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    harden(&connection)?;
+    let connection = connect(path, OpenFlags::empty())?;
+    connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-fn harden(connection: &Connection) -> rusqlite::Result<()> {
+/// A connection of this process, which may write: one that may only read would not take part in the process's locks.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OutcomesError> {
+    are_own(folder(path), DATABASE).map_err(|error| OutcomesError::Unopened(error.to_string()))?;
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, OF_ONE_PROCESS)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cell_size_check", true)
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -102,6 +102,9 @@ pub enum OutcomesError {
     Malformed(String),
     #[error("the folder of outcomes '{}': {message}", path.display())]
     Folder { path: PathBuf, message: String },
+    /// Names no path: who tells an outcome is told this.
+    #[error("the file of outcomes cannot be opened: {0}")]
+    Unopened(String),
     #[error("the outcomes are closed")]
     Closed,
     #[error("the database of outcomes: {0}")]
@@ -114,6 +117,8 @@ impl From<rusqlite::Error> for OutcomesError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Malformed(error.to_string()),
+            // Its text ends in the path.
+            Some(ErrorCode::CannotOpen) => Self::Unopened("its folder is gone, or cannot be used".to_owned()),
             _ => Self::Database(error.to_string()),
         }
     }

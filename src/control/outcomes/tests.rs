@@ -1,6 +1,7 @@
 //! What experiments learn, in any order, with repetitions, damage and too much of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::time::Instant;
 
 use rusqlite::Connection;
@@ -319,6 +320,59 @@ fn a_file_that_is_damaged_while_it_is_used_is_replaced() {
     assert_eq!(tally_of(&outcomes), outcomes.tally("digits", "rollout-1").unwrap());
     assert_eq!(tally_of(&outcomes).last().unwrap().version, 2);
     assert!(dir.path().join("outcomes.sqlite.damaged").exists());
+}
+
+#[test]
+fn what_is_acknowledged_is_in_the_file_that_a_restart_opens() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("state");
+    let mut outcomes = open(&dir);
+    let harms: [fn(&Path); 4] = [
+        |dir| std::fs::remove_file(dir.join(file::DATABASE)).unwrap(),
+        |dir| std::fs::remove_file(dir.join("outcomes.sqlite-wal")).unwrap(),
+        |dir| File::options().write(true).open(dir.join("outcomes.sqlite-wal")).unwrap().set_len(0).unwrap(),
+        |dir| {
+            std::fs::rename(dir, dir.with_extension("away")).unwrap();
+            std::fs::create_dir(dir).unwrap();
+        },
+    ];
+    for (round, harm) in harms.into_iter().enumerate() {
+        outcomes.feedback("digits", "before", label("good")).unwrap();
+        harm(&dir);
+        let id = format!("after-{round}");
+        outcomes.served(assignment(&id, 1, None));
+        assert!(outcomes.feedback("digits", &id, label("good")).unwrap().joined, "{round}");
+        drop(outcomes);
+        outcomes = open(&dir);
+        assert!(outcomes.feedback("digits", &id, label("good")).unwrap().already, "{round}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    let error = outcomes.feedback("digits", "gone", label("good")).unwrap_err();
+    assert!(matches!(error, OutcomesError::Unopened(_)) && !error.to_string().contains('/'), "{error}");
+    let error = outcomes.tally("digits", "rollout-1").unwrap_err();
+    assert!(!error.to_string().contains('/'), "{error}");
+}
+
+#[test]
+fn nothing_of_outcomes_is_mapped_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcomes = open(dir.path());
+    outcomes.served(assignment("a", 1, None));
+    assert_eq!(tally_of(&outcomes)[0].requests, 1);
+    assert!(!dir.path().join("outcomes.sqlite-shm").exists());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains(dir.path().to_str().unwrap()), "{maps}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_file_of_outcomes_and_not_waited_for() {
+    for name in ["outcomes.sqlite", "outcomes.sqlite-wal"] {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
+        assert!(made.success());
+        let error = Outcomes::open(dir.path(), OutcomesConfig::default()).err().unwrap().to_string();
+        assert!(error.contains(&format!("'{name}' is no regular file: move it away")), "{error}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::{Assignment, Outcome, OutcomesConfig, OutcomesError, Taken, file};
+use crate::control::store::Held;
 
 /// Assignments wait for company as long as this: a commit costs more than a row.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
@@ -44,13 +45,25 @@ impl Message {
     }
 }
 
+/// The file, as it was opened.
+struct Open {
+    connection: Connection,
+    held: Held,
+}
+
+impl Open {
+    fn new(path: &Path) -> Result<Self, OutcomesError> {
+        Ok(Self { connection: file::open(path)?, held: file::hold(path)? })
+    }
+}
+
 /// What the thread owns.
 pub struct Writer {
     path: PathBuf,
     config: OutcomesConfig,
     dropped: Arc<AtomicU64>,
     /// `None` after the file could not be opened; each commit tries again.
-    connection: Option<Connection>,
+    open: Option<Open>,
     /// Numbers of experiments by model and name, as the file has them.
     experiments: HashMap<(String, String), i64>,
     /// When the last outcome was told. Each is later than the one before, also within a microsecond.
@@ -65,7 +78,7 @@ impl Writer {
             path: path.to_owned(),
             config,
             dropped,
-            connection: Some(file::open(path)?),
+            open: Some(Open::new(path)?),
             experiments: HashMap::new(),
             told_us: 0,
             failing: false,
@@ -124,17 +137,27 @@ impl Writer {
 
     /// Writes a batch with one commit, all or nothing. Returns an answer for each outcome in it.
     fn write(&mut self, batch: &[Message]) -> Result<Vec<Taken>, OutcomesError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => file::open(&self.path)?,
+        let mut open = match self.open.take() {
+            Some(open) => self.held(open)?,
+            None => Open::new(&self.path)?,
         };
-        let written = self.write_with(&mut connection, batch);
+        let written = self.write_with(&mut open.connection, batch);
         if written.is_err() {
             // Numbers that were given to experiments were taken back.
             self.experiments.clear();
         }
-        self.connection = Some(connection);
+        self.open = Some(open);
         written
+    }
+
+    /// The file that has the name now, and is begun where none has.
+    fn held(&mut self, mut open: Open) -> Result<Open, OutcomesError> {
+        let Err(what) = open.held.check() else { return Ok(open) };
+        tracing::warn!("the file of outcomes is not the one that was opened, and is opened anew: {what}");
+        self.experiments.clear();
+        // Closed first: SQLite takes its log away with it.
+        drop(open);
+        Open::new(&self.path)
     }
 
     fn write_with(
@@ -175,14 +198,14 @@ impl Writer {
 
     /// Begins with a new file if this one is damaged.
     fn inspect(&mut self) {
-        if self.connection.as_ref().is_none_or(file::is_damaged) {
+        if self.open.as_ref().is_none_or(|open| file::is_damaged(&open.connection)) {
             self.replace("it could not be read");
         }
     }
 
     fn replace(&mut self, what: &str) {
         // Closed first, or it would write to the file under its new name.
-        self.connection = None;
+        self.open = None;
         self.experiments.clear();
         if let Err(error) = file::move_aside(&self.path, what) {
             tracing::error!("the damaged file of outcomes could not be moved aside: {error}");
@@ -190,8 +213,8 @@ impl Writer {
     }
 
     fn forget(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        if let Err(error) = file::forget(connection, &self.config, file::now_us() / 1000) {
+        let Some(open) = &self.open else { return };
+        if let Err(error) = file::forget(&open.connection, &self.config, file::now_us() / 1000) {
             tracing::warn!("old outcomes could not be forgotten: {error}");
         }
     }

@@ -1,4 +1,7 @@
 //! The files of the state: folder, database, form.
+//!
+//! Always: what SQLite opens was a regular file a moment before. The server's connections keep the index of the log in
+//! memory of the process, not in a file that is mapped: whoever cut that off would end the server.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -6,17 +9,17 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
+use crate::backend::is_own;
 use crate::control::record::Head;
 
 /// The database's name in the folder.
 pub const DATABASE: &str = "weir.sqlite";
 
 /// What SQLite writes ahead of the database.
-const LOG: &str = "weir.sqlite-wal";
+pub const LOG: &str = "weir.sqlite-wal";
 
 /// The database's name while it is made.
 const UNFINISHED: &str = "weir.sqlite.new";
@@ -31,7 +34,11 @@ const APPLICATION: i32 = 0x5765_6972;
 /// Raised whenever an older weir could misread what a newer one writes.
 const FORM: i32 = 1;
 
-/// Waits for readers of other processes; they hold the database for moments only.
+/// Several connections of one process, none of another's, and the index of the log on the heap:
+/// <https://sqlite.org/vfs.html>, <https://sqlite.org/wal.html>.
+pub const OF_ONE_PROCESS: &str = "unix-excl";
+
+/// Waits for programs that look at the database beside us, such as SQLite's own; they hold it for moments only.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 // The index computes the model from the body: a column of its own would stand outside the chain.
@@ -72,10 +79,11 @@ pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
 /// Errors: it is not ours; of a newer form; malformed; it cannot be written.
 pub fn open_for_writing(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(DATABASE);
-    if !path.exists() {
+    let there = are_own(dir, DATABASE);
+    if !there.map_err(|source| StoreError::Folder { path: dir.to_owned(), source })? {
         make_database(dir)?;
     }
-    let connection = Connection::open_with_flags(&path, WRITING)?;
+    let connection = Connection::open_with_flags_and_vfs(&path, WRITING, OF_ONE_PROCESS)?;
     harden(&connection)?;
     is_ours(&connection, &path)?;
     let journal: String =
@@ -92,38 +100,37 @@ pub fn open_for_writing(dir: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens the database of the folder `dir` to read.
+/// Opens the database of the folder `dir` to read, in the process that has it open to write.
 ///
-/// Errors: it is absent; not ours; of a newer form; malformed.
-pub fn open_for_reading(dir: &Path) -> Result<Connection, StoreError> {
+/// Errors: as [`open_for_writing`].
+pub fn open_beside(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(DATABASE);
-    if !path.is_file() {
-        return Err(StoreError::Absent(dir.to_owned()));
-    }
-    let mut connection = Connection::open_with_flags(&path, READING)?;
-    if let Err(error) = form(&connection)
-        && error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
-    {
-        connection = open_as_it_is(dir, &path)?;
-    }
+    // A connection that may only read would not take part in the locks of the process.
+    let connection = Connection::open_with_flags_and_vfs(&path, WRITING, OF_ONE_PROCESS)?;
     harden(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
     is_ours(&connection, &path)?;
     Ok(connection)
 }
 
-/// Opens a database where nothing can be written, so that SQLite cannot make its files beside it.
+/// Opens a copy of the database of the folder `dir` to read.
 ///
-/// Errors: there is a log, which cannot be read in this way.
-fn open_as_it_is(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
-    if dir.join(LOG).exists() {
-        let way_out =
-            "it cannot be written to, and its newest changes are still in the log: copy it elsewhere first";
-        return Err(StoreError::Folder { path: dir.to_owned(), source: io::Error::other(way_out) });
+/// Errors: it is not ours; of a newer form; malformed.
+pub fn open_copy(copy: &Path, dir: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(copy, READING)?;
+    harden(&connection)?;
+    is_ours(&connection, &dir.join(DATABASE))?;
+    Ok(connection)
+}
+
+/// Whether the database `name` is in the folder `dir`. What SQLite opens beside it may or may not be there.
+///
+/// Errors: one of them is no regular file. A FIFO would be waited for.
+pub fn are_own(dir: &Path, name: &str) -> io::Result<bool> {
+    for suffix in ["-wal", "-journal"] {
+        is_own(dir, &format!("{name}{suffix}"))?;
     }
-    // Without a log nobody writes, and the database alone is all there is.
-    let path = percent_encode(path.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC);
-    let flags = READING | OpenFlags::SQLITE_OPEN_URI;
-    Ok(Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?)
+    is_own(dir, name)
 }
 
 /// Nothing that a prepared database holds is run, and a damaged page is noticed rather than followed.
@@ -169,7 +176,7 @@ fn make_database(dir: &Path) -> Result<(), StoreError> {
     };
     let fault = |source| StoreError::Folder { path: dir.to_owned(), source };
     begin().map_err(fault)?;
-    let mut connection = Connection::open_with_flags(&unfinished, WRITING)?;
+    let mut connection = Connection::open_with_flags_and_vfs(&unfinished, WRITING, OF_ONE_PROCESS)?;
     harden(&connection)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;

@@ -7,7 +7,9 @@
 //! `commit` returns; one server at a time uses a folder; a transaction that fails changes nothing and fails no other.
 //! Not here: what documents say. No other file knows this database's SQL.
 
+mod copy;
 mod files;
+mod held;
 mod reader;
 mod writer;
 
@@ -27,9 +29,11 @@ pub use reader::{Order, PAGE_BYTES_MAX, Page, Query, RECORDS_MAX, Reader};
 pub use writer::{BODY_BYTES_MAX, DOCUMENT_BYTES_MAX};
 
 use super::record::{Broken, Entry, Head, Record, Verified};
+use crate::backend::{Own, open_own};
 use writer::Writer;
 
-pub(super) use files::make_folder;
+pub(super) use files::{OF_ONE_PROCESS, are_own, make_folder};
+pub(super) use held::Held;
 
 /// One document as it shall stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +76,17 @@ pub enum StoreError {
     Full,
     #[error("the state folder cannot be written to: nothing was changed; it or its file system is read-only")]
     ReadOnly,
+    #[error(
+        "the files of the state were removed, replaced or cut off while weir runs: nothing was changed; put them back, \
+         or start weir anew"
+    )]
+    Lost,
+    #[error("another program has the database of the state open; it must let go of it first")]
+    OpenElsewhere,
+    #[error("the database in '{}' changes too fast to be read; try again", .0.display())]
+    Restless(PathBuf),
+    #[error("no copy of the state can be made in '{}', to be read: {source}; name another folder by TMPDIR", path.display())]
+    Copy { path: PathBuf, source: io::Error },
     #[error("{what} has {bytes} bytes, and at most {max} are kept")]
     TooLarge { what: &'static str, bytes: usize, max: usize },
     #[error("the entry would not be readable as a record: {0}")]
@@ -88,6 +103,7 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+            Some(ErrorCode::DatabaseBusy) => Self::OpenElsewhere,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Malformed(error.to_string()),
             _ => Self::Database(error),
         }
@@ -115,16 +131,21 @@ impl Store {
         make_folder(dir)?;
         let lock = lock(dir)?;
         let connection = files::open_for_writing(dir)?;
-        let reader = Reader::open(dir)?;
+        let reader = Reader::beside(dir)?;
         reader.verify_end()?;
-        Ok(Self { reader: Mutex::new(reader), writer: Writer::start(connection, dir)?, _lock: lock })
+        // It was read and written to: its log is there.
+        let held = Held::new(dir, &[files::DATABASE, files::LOG])
+            .map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
+        Ok(Self { reader: Mutex::new(reader), writer: Writer::start(connection, held, dir)?, _lock: lock })
     }
 
-    /// Opens the state folder `dir` to look at it, while a server uses it or after one ended in any way.
+    /// Opens the state folder `dir` to look at it as it is now, while a server uses it or after one ended in any way.
+    /// Not for the process of that server: to close a file lets go of all the locks that a process has on it.
     ///
-    /// Errors: there is no database; it is of a newer form.
+    /// Errors: there is no database; it is of a newer form; there is no room for a copy.
+    /// Cost: copies the database into the system's folder for what is temporary.
     pub fn inspect(dir: &Path) -> Result<Reader, StoreError> {
-        Reader::open(dir)
+        Reader::of_copy(dir)
     }
 
     /// Makes `transaction` durable and returns the records that its entries became.
@@ -194,7 +215,7 @@ pub fn verify(dir: &Path, expect: Option<&Head>) -> Result<Verified, StoreError>
 /// The kernel lets go of the lock when its process ends, however that ends.
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let fault = |source| StoreError::Folder { path: dir.to_owned(), source };
-    let file = File::options().create(true).append(true).open(dir.join("lock")).map_err(fault)?;
+    let file = open_own(dir, "lock", Own::Lock).map_err(fault)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
+use super::copy::Copy;
 use super::{StoreError, files};
 use crate::control::record::{Broken, Chain, Flaw, Head, Record, Row, Verified};
 
@@ -44,12 +45,21 @@ pub struct Page {
 
 /// The state of a folder, to look at.
 pub struct Reader {
+    // Closed before the copy goes.
     connection: Connection,
+    _copy: Option<Copy>,
 }
 
 impl Reader {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { connection: files::open_for_reading(dir)? })
+    /// The state itself, in the process that writes it.
+    pub(super) fn beside(dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { connection: files::open_beside(dir)?, _copy: None })
+    }
+
+    /// The state as it is at this moment, whoever writes it.
+    pub(super) fn of_copy(dir: &Path) -> Result<Self, StoreError> {
+        let copy = Copy::take(dir)?;
+        Ok(Self { connection: files::open_copy(&copy.database(), dir)?, _copy: Some(copy) })
     }
 
     /// Keys and bodies of all documents of a kind, by key.

@@ -155,13 +155,135 @@ fn a_folder_serves_one_server_and_any_number_of_readers() {
         matches!(error, StoreError::InUse(_)) && error.to_string().contains("in use by another weir"),
         "{error}"
     );
-    let reader = Store::inspect(&path).unwrap();
+    let before = Store::inspect(&path).unwrap();
     fill(&store, 3);
-    assert_eq!(reader.verify(None).unwrap().records, 3);
-    assert_eq!(reader.documents("route").unwrap().len(), 1);
+    let after = Store::inspect(&path).unwrap();
     drop(store);
-    assert_eq!(reader.verify(None).unwrap().records, 3);
-    assert!(Store::open(&path).is_ok());
+    let again = Store::open(&path).unwrap();
+    fill(&again, 1);
+    assert_eq!(before.verify(None).unwrap().records, 0);
+    assert_eq!(after.verify(None).unwrap().records, 3);
+    assert_eq!(after.documents("route").unwrap().len(), 1);
+    assert_eq!(verify(&path, None).unwrap().records, 4);
+}
+
+#[test]
+fn what_is_looked_at_while_it_is_written_is_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let committed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let (store, committed) = (&store, &committed);
+        scope.spawn(move || {
+            // Far more than a log holds before it is folded into the database and begins anew.
+            for n in 0..300 {
+                let documents = vec![document("route", "a", Some(&format!("{n}{}", " ".repeat(50_000))))];
+                let entries = vec![entry(n)];
+                committed.store(
+                    store.commit(Transaction { documents, entries }).unwrap()[0].seq,
+                    Ordering::SeqCst,
+                );
+            }
+        });
+        while committed.load(Ordering::SeqCst) < 300 {
+            let before = committed.load(Ordering::SeqCst);
+            let reader = Store::inspect(dir.path()).unwrap();
+            let records = reader.verify(None).unwrap().records;
+            assert!(before <= records && records <= 300, "{before} {records}");
+            let body = reader
+                .documents("route")
+                .unwrap()
+                .pop()
+                .map_or(0, |(_, body)| body.trim_end().parse::<u64>().unwrap() + 1);
+            assert_eq!(body, records);
+        }
+    });
+}
+
+#[test]
+fn nothing_of_a_store_is_mapped_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    fill(&store, 3);
+    let mut names: Vec<_> =
+        dir.path().read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["lock", "weir.sqlite", "weir.sqlite-wal"]);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let dir = dir.path().to_str().unwrap();
+    assert!(maps.lines().all(|line| !line.contains(dir)), "{maps}");
+}
+
+#[test]
+fn changes_are_refused_while_a_restart_would_not_find_them() {
+    type Harm = fn(&Path);
+    let away: Harm = |state| std::fs::rename(state, state.with_extension("away")).unwrap();
+    let back: Harm = |state| {
+        let _ = std::fs::remove_dir_all(state);
+        std::fs::rename(state.with_extension("away"), state).unwrap();
+    };
+    let cases: [(&str, Harm, Option<Harm>); 6] = [
+        ("renamed", away, Some(back)),
+        (
+            "another",
+            |state| {
+                std::fs::rename(state, state.with_extension("away")).unwrap();
+                drop(Store::open(state).unwrap());
+            },
+            Some(back),
+        ),
+        ("removed", |state| std::fs::remove_dir_all(state).unwrap(), None),
+        ("without its database", |state| std::fs::remove_file(state.join("weir.sqlite")).unwrap(), None),
+        ("without its log", |state| std::fs::remove_file(state.join("weir.sqlite-wal")).unwrap(), None),
+        (
+            "cut off",
+            |state| {
+                File::options().write(true).open(state.join("weir.sqlite-wal")).unwrap().set_len(0).unwrap();
+            },
+            None,
+        ),
+    ];
+    for (what, harm, mend) in cases {
+        let top = tempfile::tempdir().unwrap();
+        let state = top.path().join("state");
+        let store = Store::open(&state).unwrap();
+        let committed = fill(&store, 2);
+        harm(&state);
+        for _ in 0..2 {
+            let error =
+                store.commit(Transaction { documents: Vec::new(), entries: vec![entry(9)] }).unwrap_err();
+            assert!(matches!(error, StoreError::Lost), "{what}: {error}");
+            assert!(!error.to_string().contains('/'), "{error}");
+        }
+        let Some(mend) = mend else { continue };
+        mend(&state);
+        assert_eq!(fill(&store, 1)[0].seq, 3, "{what}");
+        drop(store);
+        assert_eq!(all(&Store::open(&state).unwrap().reader()).unwrap()[..2], committed, "{what}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    for name in ["lock", "weir.sqlite", "weir.sqlite-wal", "weir.sqlite-journal"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&Store::open(dir.path()).unwrap(), 1);
+        let path = dir.path().join(name);
+        let harms: [fn(&Path); 3] = [
+            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+            |path| std::fs::create_dir(path).unwrap(),
+            |path| std::os::unix::fs::symlink("/dev/full", path).unwrap(),
+        ];
+        let _ = std::fs::rename(&path, dir.path().join("aside"));
+        for harm in harms {
+            harm(&path);
+            let error = Store::open(dir.path()).err().unwrap().to_string();
+            assert!(error.contains(&format!("'{name}' is no regular file: move it away")), "{error}");
+            std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).unwrap();
+        }
+        let _ = std::fs::rename(dir.path().join("aside"), &path);
+        assert_eq!(Store::open(dir.path()).unwrap().head().unwrap().seq, 1);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
-use super::{Document, StoreError, Transaction, reader};
+use super::{Document, Held, StoreError, Transaction, reader};
 use crate::control::record::{Broken, Entry, Flaw, Head, Record, Sealed};
 
 /// Bytes of a record's text at the most: twice the longest route that there may be, and as much again.
@@ -34,11 +34,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection, dir: &Path) -> Result<Self, StoreError> {
+    /// Writes through `connection` as long as the files that it has open are `held`.
+    pub fn start(connection: Connection, held: Held, dir: &Path) -> Result<Self, StoreError> {
         let (jobs, waiting) = sync_channel(GROUP_MAX);
         let thread = std::thread::Builder::new()
             .name("weir-store".to_owned())
-            .spawn(move || run(&connection, &waiting))
+            .spawn(move || run(&connection, held, &waiting))
             .map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
@@ -63,18 +64,39 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, jobs: &Receiver<Job>) {
+fn run(connection: &Connection, mut held: Held, jobs: &Receiver<Job>) {
+    let mut lost = false;
     while let Ok(first) = jobs.recv() {
         let (mut transactions, mut answers) = (vec![first.transaction], vec![first.answer]);
         for Job { transaction, answer } in jobs.try_iter().take(GROUP_MAX - 1) {
             transactions.push(transaction);
             answers.push(answer);
         }
-        for (answer, result) in answers.iter().zip(commit(connection, &transactions)) {
+        lost = is_lost(&mut held, lost);
+        let results = match lost {
+            true => transactions.iter().map(|_| Err(StoreError::Lost)).collect(),
+            false => commit(connection, &transactions),
+        };
+        for (answer, result) in answers.iter().zip(results) {
             // A caller who is gone needs no answer.
             let _ = answer.send(result);
         }
     }
+}
+
+/// Whether what is written now would be gone after a restart; told once, since each change meets it anew.
+fn is_lost(held: &mut Held, before: bool) -> bool {
+    let checked = held.check();
+    match &checked {
+        Err(what) if !before => {
+            tracing::error!(
+                "changes are refused until the files of the state are back, or weir starts anew: {what}"
+            );
+        }
+        Ok(()) if before => tracing::info!("the files of the state are back: changes are made again"),
+        _ => {}
+    }
+    checked.is_err()
 }
 
 /// Makes `transactions` durable: all at once, or each alone where that fails. One answer for each, in order.

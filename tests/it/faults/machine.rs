@@ -10,12 +10,12 @@ use super::{
     GOOD, answers, good_on, may_mount, one_line_error, processor_time, record_is_whole, whole, with_good,
 };
 use crate::support::control::{arms, control};
-use crate::support::eventually;
 use crate::support::http::Connection;
 use crate::support::program::Program;
 use crate::support::repository::Repository;
 use crate::support::tensors::{fp32, rows_of_four, simple, with_parameter};
 use crate::support::weir::{FREE_PORTS, Weir};
+use crate::support::{PATIENCE, eventually};
 
 fn arguments<'a>(repository: &'a Repository, more: &[&'a str]) -> Vec<&'a str> {
     [&["serve", "--models", repository.as_ref().to_str().unwrap()], &FREE_PORTS[..], more].concat()
@@ -100,6 +100,61 @@ fn a_state_folder_that_cannot_be_written_is_told_and_does_not_keep_models_from_b
     let refusal = change(&weir).error(503);
     assert!(refusal.contains("nothing was changed"), "{refusal}");
     whole(&weir);
+}
+
+#[test]
+fn files_of_the_state_that_are_cut_off_or_gone_end_nothing_and_refuse_changes() {
+    type Harm = fn(&Path);
+    let cut: Harm = |state| {
+        for file in state.read_dir().unwrap() {
+            std::fs::File::options().write(true).open(file.unwrap().path()).unwrap().set_len(0).unwrap();
+        }
+    };
+    let removed: Harm = |state| std::fs::remove_dir_all(state).unwrap();
+    let replaced: Harm = |state| {
+        std::fs::rename(state, state.with_extension("away")).unwrap();
+        std::fs::create_dir(state).unwrap();
+    };
+    let repository = with_good();
+    for harm in [cut, removed, replaced] {
+        let top = tempfile::tempdir().unwrap();
+        let state = top.path().join("state");
+        let mut weir = Weir::start(&repository, &["--state", state.to_str().unwrap()]);
+        change(&weir).expect(200);
+        let outcome = |id: &str| {
+            weir.post(
+                &format!("/control/v1/models/{GOOD}/feedback"),
+                &json!({"request_id": id, "outcome": 1}),
+            )
+        };
+        outcome("before").expect(200);
+        harm(&state);
+        for _ in 0..3 {
+            let refusal = change(&weir).error(503);
+            assert!(refusal.contains("nothing was changed") && !refusal.contains("/"), "{refusal}");
+            let answer = outcome("after");
+            assert!(answer.status == 200 || !answer.error(503).contains("/"));
+        }
+        whole(&weir);
+        let errors = weir.errors();
+        assert_eq!(errors.matches("ERROR").count(), 1, "{errors}");
+        assert!(errors.contains("changes are refused until the files of the state are back"), "{errors}");
+        weir.signal("TERM");
+        assert_eq!(weir.exit_code(PATIENCE), Some(0), "{}", weir.errors());
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_in_the_state_folder_is_refused_at_once() {
+    let repository = with_good();
+    for name in ["lock", "weir.sqlite", "weir.sqlite-wal"] {
+        let state = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(state.path().join(name)).status().unwrap();
+        assert!(made.success());
+        let flags = ["--state", state.path().to_str().unwrap()];
+        let outcome = Program::new(&arguments(&repository, &flags)).run();
+        one_line_error(&outcome, &format!("'{name}' is no regular file: move it away"));
+    }
 }
 
 #[test]

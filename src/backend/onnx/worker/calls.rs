@@ -165,7 +165,8 @@ impl Slot {
     fn grow(&mut self, process: &Process, bytes: usize, state: State) -> Result<(), RunError> {
         let size = bytes.max(Self::BYTES).checked_next_power_of_two().unwrap_or(bytes);
         let (region, file) = Region::create(size).map_err(|e| {
-            RunError::Failed(format!("there is no memory for a call of {bytes} bytes: {}", e.kind()))
+            let kind = process.refused(&e);
+            RunError::Failed(format!("there is no memory for a call of {bytes} bytes: {kind}"))
         })?;
         region.enter_quietly(state);
         self.region = Arc::new(region);

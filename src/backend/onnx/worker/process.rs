@@ -1,5 +1,6 @@
 //! A worker that has a session open: its slots, and its end.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,8 @@ pub struct Process {
     slots: AtomicUsize,
     /// Calls that run; once it has ended, those that ran then.
     calls: AtomicUsize,
+    /// That there was no memory for a call was told.
+    refused: AtomicBool,
 }
 
 impl Process {
@@ -41,6 +44,7 @@ impl Process {
             idle: Mutex::default(),
             slots: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -51,7 +55,7 @@ impl Process {
     }
 
     /// A slot that no other call uses. Errors: there is no memory for one more.
-    pub fn slot(&self) -> std::io::Result<Slot> {
+    pub fn slot(&self) -> io::Result<Slot> {
         if let Some(slot) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(slot);
         }
@@ -69,6 +73,14 @@ impl Process {
     /// Calls that ran when it ended, if it has.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Acquire)
+    }
+
+    /// What clients are told of what the system refuses a call. The log has all of it, the first time.
+    pub fn refused(&self, error: &io::Error) -> io::ErrorKind {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the system has no memory for a call of a model's process: {error}");
+        }
+        error.kind()
     }
 
     /// Takes a slot back whose call has ended while the process has not.

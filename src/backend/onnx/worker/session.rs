@@ -234,7 +234,8 @@ impl Session for Isolated {
             let (process, trial) = self.0.process(stop, until)?;
             let spent = self.0.spent.load(Ordering::Relaxed);
             let mut slot = process.slot().map_err(|e| {
-                RunError::Unavailable(format!("there is no memory for one more call: {}", e.kind()))
+                let kind = process.refused(&e);
+                RunError::Unavailable(format!("there is no memory for one more call: {kind}"))
             })?;
             let bounds = Bounds {
                 output_bytes_max: self.0.output_bytes_max,

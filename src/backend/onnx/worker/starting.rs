@@ -67,8 +67,10 @@ impl Drop for Starting {
 impl Starting {
     /// Starts a worker. Errors: the system does not let it.
     pub fn spawn(spec: &Spec) -> Result<Self, LoadError> {
-        let failed =
-            |e: io::Error| LoadError(format!("the process that tries it cannot be started: {}", e.kind()));
+        let failed = |e: io::Error| {
+            tracing::warn!("a process for a model cannot be started: {e}");
+            LoadError(format!("the process that tries it cannot be started: {}", e.kind()))
+        };
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| failed(e.into()))?;
