@@ -185,7 +185,8 @@ impl AsyncRead for WatchedIo {
         }
         if let Some(frames) = &mut self.frames {
             frames.take(&buffer.filled()[before..]);
-            let begun = u32::from(frames.in_body()) * IN_BODY | u32::from(frames.partial()) * PARTIAL;
+            let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+            let begun = bit(frames.in_body(), IN_BODY) | bit(frames.partial(), PARTIAL);
             let told = (frames.ended() << 2) | begun;
             self.vitals.frames.store(told, Ordering::Relaxed);
         }
