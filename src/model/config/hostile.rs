@@ -40,12 +40,12 @@ fn numbers_have_limits_that_are_told() {
         ("dynamic_batching { priority_queue_policy { key: 2 value { } } }".to_owned(), "names level 2"),
         (
             "dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }".to_owned(),
-            "max_queue_delay_microseconds 18446744073709551615 is must be at most 3000000",
+            "max_queue_delay_microseconds 18446744073709551615 must be at most 3000000",
         ),
         (
             "dynamic_batching { default_queue_policy { default_timeout_microseconds: 18446744073709551615 } }"
                 .to_owned(),
-            "default_timeout_microseconds 18446744073709551615 is over a day",
+            "default_timeout_microseconds 18446744073709551615 must be at most 86400000000",
         ),
         (
             "dynamic_batching { default_queue_policy { max_queue_size: 4294967295 } }".to_owned(),
