@@ -391,7 +391,8 @@ mod tests {
         let sparse = |tensor: &[u8]| field(1, tensor);
         let graph = |inner: &[u8]| field(7, inner);
         let attribute = |inner: &[u8]| graph(&field(1, &field(5, inner)));
-        let places: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 9] = [
+        type Within<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+        let places: [(&str, Within<'_>); 9] = [
             ("sparse_initializer", &|t| graph(&field(15, &sparse(t)))),
             ("attribute.t", &|t| attribute(&field(5, t))),
             ("attribute.tensors", &|t| attribute(&field(10, t))),
