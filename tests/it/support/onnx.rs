@@ -114,7 +114,7 @@ impl Graph {
     #[must_use]
     pub fn deep_tree(self, levels: u64, from: &str, to: &str) -> Self {
         let nodes = 2 * levels + 1;
-        let is_branch = |node: u64| node % 2 == 0 && node + 1 < nodes;
+        let is_branch = |node: u64| node.is_multiple_of(2) && node + 1 < nodes;
         let numbers = |name: &str, of: &dyn Fn(u64) -> Option<u64>| {
             let attribute = Message::default().text(1, name).number(20, INTS);
             (0..nodes).filter_map(of).fold(attribute, |attribute, number| attribute.number(8, number))
