@@ -32,6 +32,23 @@ impl From<TcpStream> for Socket {
     }
 }
 
+/// Bytes that are read at once, and times, of what is left when a connection ends.
+const LEFT_BYTES: usize = 4096;
+const LEFT_TIMES: usize = 64;
+
+/// What a client has sent and nobody has read has the system tell it that the connection broke, instead of what it was
+/// answered last. So it is read, as far as it is there.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut left = [0; LEFT_BYTES];
+        for _ in 0..LEFT_TIMES {
+            if !matches!(self.tcp.try_read(&mut left), Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
 impl Stream {
     /// Bytes that the system took, and whether it took none the last time, for want of room.
     pub fn progress(&self) -> (u64, bool) {

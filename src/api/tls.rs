@@ -110,8 +110,6 @@ impl Tls {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first != [HANDSHAKE] {
-            // What lies unread would have the system throw the answer away.
-            let _ = tcp.try_read(&mut [0; 4096]);
             Socket::from(tcp).last_words(IN_THE_CLEAR);
             return Err(io::Error::other("the client does not speak TLS"));
         }

@@ -13,10 +13,20 @@ use super::starting::{Again, Starting};
 use crate::backend::{BatchInput, Graph, LoadError, RunError, Session, Stop, WorkerState};
 use crate::tensor::Tensor;
 
-/// How long the first of several restarts without an answer between them waits; each later one twice as long. The very
-/// first waits for nothing: whoever comes after a request that ended the worker should not notice.
+/// How long the first of several restarts without an answer between them waits; each later one twice as long, up to what
+/// whoever asks next still waits for, and after [`PATIENT_RESTARTS`] beyond it. The very first waits for nothing: whoever
+/// comes after a request that ended the worker should not notice.
 const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_WAITED_FOR: Duration = Duration::from_millis(800);
+const PATIENT_RESTARTS: u32 = 12;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a restart waits after so many that came to nothing, at least one.
+fn pause(failures: u32) -> Duration {
+    let short = PAUSE * (1 << (failures - 1).min(8));
+    let beyond = failures.saturating_sub(PATIENT_RESTARTS);
+    short.min(PAUSE_WAITED_FOR * (1 << beyond.min(8))).min(PAUSE_MAX)
+}
 
 /// How long a call of a trial may take: the first that takes longer, and the others then.
 const TRIAL_CALL_MAX: Duration = Duration::from_secs(10);
@@ -157,7 +167,7 @@ impl Inner {
             while started.is_none() {
                 failures = if self.answered.swap(false, Ordering::Relaxed) { 0 } else { failures };
                 if failures > 0 {
-                    let until = Instant::now() + (PAUSE * (1 << (failures - 1).min(16))).min(PAUSE_MAX);
+                    let until = Instant::now() + pause(failures);
                     while !state.closing && Instant::now() < until {
                         let left = until.saturating_duration_since(Instant::now());
                         (state, _) =
@@ -281,5 +291,17 @@ impl Session for Isolated {
                 .as_ref()
                 .map_or(0, |process| process.peak_bytes().saturating_sub(self.0.empty_bytes)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_wait_longer_but_for_some_time_no_longer_than_callers_do() {
+        let pauses = [1, 2, 3, 4, 5, 12, 13, 14, 40, u32::MAX].map(|failures| pause(failures).as_millis());
+        assert_eq!(pauses, [100, 200, 400, 800, 800, 800, 1600, 3200, 25_600, 25_600]);
+        assert!(PAUSE_WAITED_FOR < PATIENCE / 2);
     }
 }
