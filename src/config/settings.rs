@@ -192,11 +192,11 @@ pub struct Settings {
     #[arg(long, env = "WEIR_MAX_RANK", value_name = "N")]
     pub max_rank: Option<usize>,
 
-    /// Seconds for the head of a request from its first byte, and for a connection to begin; a client that takes longer is answered 408 or hung up on [default: 4]
+    /// Seconds for the head of a request from its first byte, and for a connection to begin; a client that takes longer is answered 408 or hung up on [default: 3]
     #[arg(long, env = "WEIR_HEADER_SECONDS", value_name = "SECONDS")]
     pub header_seconds: Option<u64>,
 
-    /// Seconds between two pieces of a body; a client that takes longer is answered 408 (INVALID_ARGUMENT); streams of requests may rest [default: 4]
+    /// Seconds between two pieces of a body; a client that takes longer is answered 408 (INVALID_ARGUMENT); streams of requests may rest [default: 3]
     #[arg(long, env = "WEIR_BODY_GAP_SECONDS", value_name = "SECONDS")]
     pub body_gap_seconds: Option<u64>,
 
