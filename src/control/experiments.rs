@@ -125,8 +125,8 @@ impl Control {
         })
     }
 
-    /// The newest experiments of a model, the newest first: [`TOLD_MAX`] at most, and no more than
-    /// [`TOLD_BYTES_MAX`], but the newest in any case.
+    /// The newest experiments of a model, the newest first: 100 at most, and no more than two mebibytes of them, but the
+    /// newest in any case.
     pub fn list_experiments(
         &self,
         request: pb::ModelRequest,

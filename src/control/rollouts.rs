@@ -440,7 +440,7 @@ impl Control {
         rollouts.told(id).ok_or_else(|| ServeError::internal("the rollout was lost"))
     }
 
-    /// The newest rollouts of a model, the newest first: [`LISTED_MAX`] at most.
+    /// The newest rollouts of a model, the newest first: 100 at most.
     pub fn list_rollouts(&self, request: pb::ModelRequest) -> Result<pb::ListRolloutsResponse, ServeError> {
         let model = self.known(&request.model)?;
         let mut ids = self.rollouts.ids(|kept| kept.rollout.start.model == model.as_str());
