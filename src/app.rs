@@ -84,6 +84,8 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     pub metrics: Option<SocketAddr>,
     pub control: Option<SocketAddr>,
+    /// Whether all but the metrics are behind TLS.
+    pub secure: bool,
 }
 
 impl App {
@@ -182,6 +184,7 @@ impl App {
             grpc: ports.grpc.address(),
             metrics: ports.metrics.as_ref().map(Port::address),
             control: ports.control.as_ref().map(Port::address),
+            secure: config.tls.is_some(),
         };
         say(out, &greeting(&runtime_version, addresses));
         let (begin_drain, drain) = Drain::new();
@@ -454,5 +457,7 @@ fn try_line(servable: &Servable, addresses: Addresses) -> Option<String> {
     let inputs: Option<Vec<String>> =
         signature.inputs.iter().filter(|spec| !spec.optional).map(input).collect();
     let body = format!(r#"{{"inputs":[{}]}}"#, inputs?.join(","));
-    Some(format!("curl -s http://{}/v2/models/{}/infer -d '{body}'", addresses.http, servable.id().model))
+    // Whoever tries it on the machine itself need not have the authority at hand.
+    let ask = if addresses.secure { "curl -sk https" } else { "curl -s http" };
+    Some(format!("{ask}://{}/v2/models/{}/infer -d '{body}'", addresses.http, servable.id().model))
 }

@@ -14,8 +14,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
@@ -103,6 +103,11 @@ impl Tls {
         self.0.load().ends
     }
 
+    /// Warns if the certificate in force, from that file, ends soon or has ended.
+    pub fn warn_of_end(&self, path: &Path) {
+        warn_of_end(path, self.ends());
+    }
+
     /// Shakes hands with a client. Errors: it does not speak TLS, does not trust us, is not trusted, or has gone.
     pub async fn open(&self, tcp: TcpStream, spoken: Spoken) -> io::Result<Stream> {
         let mut first = [0];
@@ -171,8 +176,18 @@ impl InForce {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| wrong_key(format!("does not go with {CERTIFICATE}: {error}")))?;
-        // Clients that come back need no second full handshake, whichever port they come to.
-        config.ticketer = Ticketer::new().map_err(|error| wrong_key(format!("cannot be used: {error}")))?;
+        match files.client_ca {
+            // Clients that come back need no second full handshake, whichever port they come to.
+            None => {
+                config.ticketer =
+                    Ticketer::new().map_err(|error| wrong_key(format!("cannot be used: {error}")))?;
+            }
+            // Where they must show a certificate they show it each time: it may have ended.
+            Some(_) => {
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            }
+        }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let mut grpc = config.clone();
         grpc.alpn_protocols.truncate(1);

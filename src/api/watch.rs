@@ -455,15 +455,17 @@ pub trait Connected: Future<Output = ()> + Unpin {
 }
 
 /// Drives a connection to its end: its own, its client's, or that of our patience. Once the drain begins, it ends
-/// after the requests in flight; one that never brought any has nothing to end after, and is dropped.
+/// after the requests in flight; one that never brought any has nothing to end after, and is dropped. `since`: when it could
+/// first be read from.
 pub async fn drive<C: Connected>(
     mut connection: C,
     vitals: &Vitals,
     protocol: Protocol,
     times: Times,
     mut drain: Drain,
+    since: Instant,
 ) {
-    let mut watch = Watch::new(times, protocol, Instant::now());
+    let mut watch = Watch::new(times, protocol, since);
     let mut timer = pin!(sleep(watch.step()));
     let mut resting = false;
     let mut drained = pin!(drain.begun());

@@ -1,8 +1,9 @@
 //! How a session call that runs is asked to end.
 
 use std::any::Any;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 const RUNNING: u8 = 0;
 const ASKED: u8 = 1;
@@ -19,6 +20,8 @@ pub struct Stop {
     asked: AtomicU8,
     /// What the session that is called needs to be interrupted; made by the first call.
     handle: OnceLock<Box<dyn Interrupt>>,
+    /// When the call began in earnest, if it had to wait for its turn.
+    begun: Mutex<Option<Instant>>,
 }
 
 impl Stop {
@@ -33,6 +36,21 @@ impl Stop {
     /// Ends the call by whatever it takes: a worker process is killed. A call in this process cannot be forced.
     pub fn force(&self) {
         self.asked.fetch_max(FORCED, Ordering::SeqCst);
+    }
+
+    /// The call begins only now: it had to wait for its turn.
+    pub fn begin(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When the call began, if it had to wait for its turn. Forgotten with [`Self::forget`].
+    pub fn begun(&self) -> Option<Instant> {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another call is about to begin.
+    pub fn forget(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the call was asked or forced to end.

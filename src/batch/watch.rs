@@ -118,6 +118,7 @@ impl Calls {
     ) -> Call<'_> {
         let mut inner = self.lock();
         let stop = inner.idle.pop().unwrap_or_default();
+        stop.forget();
         let running =
             Running { stop: Arc::clone(&stop), since, most, waiting: waiting.collect(), asked: None };
         inner.running.push(running);
@@ -141,7 +142,8 @@ impl Calls {
 
     fn look(&self, now: Instant) {
         for running in &mut self.lock().running {
-            let took = now.saturating_duration_since(running.since);
+            let since = running.stop.begun().unwrap_or(running.since);
+            let took = now.saturating_duration_since(since);
             match running.asked {
                 Some(asked) if now.saturating_duration_since(asked) >= FORCED_AFTER => running.stop.force(),
                 // A session may have made its means of interruption only since.

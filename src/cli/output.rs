@@ -15,7 +15,7 @@ use rustix::io::Errno;
 /// room means more).
 const PIECE_BYTES: usize = 4096;
 
-/// How long a reader of standard output may take to make room for more. What it is told is a few lines at the start.
+/// How long a reader of standard output may take to make room for what it is told at once: a few lines at the start.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Standard output.
@@ -27,7 +27,7 @@ pub struct Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lost = self.lost || !write_where_room(io::stdout(), bytes, READER_PATIENCE).1;
+        self.lost = self.lost || !write_where_room(io::stdout(), bytes, Instant::now() + READER_PATIENCE).1;
         Ok(bytes.len())
     }
 
@@ -79,23 +79,23 @@ fn log_line(line: &[u8]) {
             if lost.cut { "\n" } else { "" },
             lost.lines
         );
-        if !write_where_room(io::stderr(), told.as_bytes(), Duration::ZERO).1 {
+        if !write_where_room(io::stderr(), told.as_bytes(), Instant::now()).1 {
             lost.lines += 1;
             return;
         }
         *lost = Lost { lines: 0, cut: false };
     }
-    let (written, whole) = write_where_room(io::stderr(), line, Duration::ZERO);
+    let (written, whole) = write_where_room(io::stderr(), line, Instant::now());
     if !whole {
         *lost = Lost { lines: 1, cut: written > 0 };
     }
 }
 
-/// Writes as much as there is room for, waiting no longer than that for more of it. Tells how many bytes were written and
+/// Writes as much as there is room for, waiting until then for more of it. Tells how many bytes were written and
 /// whether those are all.
-fn write_where_room(sink: impl AsFd, bytes: &[u8], patience: Duration) -> (usize, bool) {
+fn write_where_room(sink: impl AsFd, bytes: &[u8], until: Instant) -> (usize, bool) {
     let mut left = bytes;
-    while !left.is_empty() && has_room(&sink, patience) {
+    while !left.is_empty() && has_room(&sink, until) {
         // Past the standard library's buffers, so that a write is as long as it seems.
         match rustix::io::write(&sink, &left[..left.len().min(PIECE_BYTES)]) {
             Ok(written) => left = &left[written..],
@@ -106,8 +106,7 @@ fn write_where_room(sink: impl AsFd, bytes: &[u8], patience: Duration) -> (usize
     (bytes.len() - left.len(), left.is_empty())
 }
 
-fn has_room(sink: &impl AsFd, patience: Duration) -> bool {
-    let until = Instant::now() + patience;
+fn has_room(sink: &impl AsFd, until: Instant) -> bool {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let mut asked = [PollFd::new(sink, PollFlags::OUT)];
@@ -131,17 +130,17 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let line = [b'x'; 1000];
         let mut written = 0;
-        while write_where_room(&writer, &line, Duration::ZERO).1 {
+        while write_where_room(&writer, &line, Instant::now()).1 {
             written += line.len();
             assert!(written < 16 << 20, "a pipe without end");
         }
         let begun = Instant::now();
-        assert!(!write_where_room(&writer, &line, Duration::from_millis(50)).1);
+        assert!(!write_where_room(&writer, &line, begun + Duration::from_millis(50)).1);
         assert!(begun.elapsed() >= Duration::from_millis(50));
         let mut read = vec![0; written];
         reader.read_exact(&mut read).unwrap();
-        assert_eq!(write_where_room(&writer, &[b'y'; 10_000], Duration::ZERO), (10_000, true));
+        assert_eq!(write_where_room(&writer, &[b'y'; 10_000], Instant::now()), (10_000, true));
         drop(reader);
-        assert_eq!(write_where_room(&writer, &line, Duration::ZERO), (0, false));
+        assert_eq!(write_where_room(&writer, &line, Instant::now()), (0, false));
     }
 }

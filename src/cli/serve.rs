@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -60,7 +60,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
         tokio::spawn(keep_a_thread());
         let (tell, drain) = watch::channel(config.drain);
         let files = tls.clone().zip(config.tls.clone());
-        let renewal = files.map(|(tls, files)| Renewal { tls, files, failed: None });
+        let renewal = files.map(|(tls, files)| Renewal { tls, files, failed: None, warned: Instant::now() });
         let reload = Reload { arguments: again, settings, set_log, drain: tell, renewal };
         reload.begin().context("signals cannot be watched")?;
         let app = App::bind(config, drain, tls).await?;
@@ -92,7 +92,12 @@ struct Renewal {
     files: TlsFiles,
     /// What was wrong with the files when they were looked at last.
     failed: Option<String>,
+    /// When it was last told that the certificate ends soon, if it does.
+    warned: Instant,
 }
+
+/// How often it is told that a certificate ends soon, or has ended.
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the files of the certificate are looked at without a signal: whoever renews them may have no way to send
 /// one.
@@ -181,6 +186,10 @@ impl Renewal {
     /// Looks whether there is something new in the files. The two of a pair are seldom replaced at one moment, so that
     /// what is wrong is told when it is so twice.
     fn look(&mut self) {
+        if self.warned.elapsed() >= WARNING_INTERVAL {
+            self.warned = Instant::now();
+            self.tls.warn_of_end(&self.files.certificate);
+        }
         match self.tls.renew(&self.files) {
             Ok(renewed) => {
                 if renewed {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -203,7 +204,7 @@ impl Services {
             }));
         };
         let connection = Connection::new(io, Arc::clone(&vitals), allowance, serve);
-        drive(connection, &vitals, Protocol::Http2, limits.times, drain).await;
+        drive(connection, &vitals, Protocol::Http2, limits.times, drain, Instant::now()).await;
     }
 
     /// Answers one call, whichever port it came by.
@@ -314,12 +315,19 @@ impl Body for UntilSent {
         let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
             return Poll::Ready(None);
         };
-        let counted = frame.and_then(|frame| match frame.into_data() {
-            Ok(bytes) => {
-                let [bytes] = self.held.until_sent([bytes])?;
-                Ok(Frame::data(bytes))
-            }
-            Err(trailers) => Ok(trailers),
+        let counted = frame.map(|frame| match frame.into_data() {
+            Ok(bytes) => match self.held.until_sent([bytes]) {
+                Ok([bytes]) => Frame::data(bytes),
+                // The head has gone; what ends the answer says why it is none.
+                Err(error) => {
+                    self.body = tonic::body::Body::empty();
+                    let mut trailers = HeaderMap::new();
+                    let told = tonic::Status::from(error).add_header(&mut trailers);
+                    told.expect("a status is made of what headers may hold");
+                    Frame::trailers(trailers)
+                }
+            },
+            Err(trailers) => trailers,
         });
         Poll::Ready(Some(counted))
     }
@@ -379,7 +387,10 @@ mod tests {
         assert_eq!(admission.bytes_in_flight(), 100_000);
         drop(frame);
         assert_eq!(admission.bytes_in_flight(), 0);
-        let status = answer((1 << 20) + 1).frame().await.unwrap().unwrap_err();
-        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        let mut refused = answer((1 << 20) + 1);
+        let trailers = refused.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "8");
+        assert!(trailers["grpc-message"].to_str().unwrap().contains("in%20flight"), "{trailers:?}");
+        assert!(refused.frame().await.is_none());
     }
 }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
-use super::reasoned::Reasoned;
+use super::reasoned::{Answers, Reasoned};
 use crate::api::http2::{Allowance, Answering, Connection};
 use crate::api::incoming::Incoming;
 use crate::api::limits::HeadLimits;
@@ -53,6 +53,7 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Sendable,
 {
+    let begun_at = std::time::Instant::now();
     let mut stream = accepted.stream;
     let times = allowance.limits.times;
     let pace = times.body;
@@ -77,19 +78,22 @@ where
         Ok(None) => {}
         Ok(Some(Protocol::Http1)) => {
             let io = io.half_closing();
+            let answers = Answers::default();
+            let under_way = answers.clone();
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let call = counted.call();
+                let (call, ours) = (counted.call(), under_way.begin());
                 let answer = serve(request.map(|body| Incoming::http1(body, pace)));
                 Box::pin(async move {
-                    let answer = answer.await;
+                    let answer = answer.await.map(|body| ours.with(body));
                     drop(call);
                     Ok::<_, Infallible>(answer)
                 })
             });
             let connection = Http1(
-                builder(allowance.limits.head).serve_connection(TokioIo::new(Reasoned::new(io)), service),
+                builder(allowance.limits.head)
+                    .serve_connection(TokioIo::new(Reasoned::new(io, answers)), service),
             );
-            drive(connection, &vitals, Protocol::Http1, times, drain).await;
+            drive(connection, &vitals, Protocol::Http1, times, drain, begun_at).await;
         }
         Ok(Some(Protocol::Http2)) => {
             let connection = Connection::new(
@@ -108,7 +112,7 @@ where
                     }));
                 },
             );
-            drive(connection, &vitals, Protocol::Http2, times, drain).await;
+            drive(connection, &vitals, Protocol::Http2, times, drain, begun_at).await;
         }
     }
 }

@@ -52,7 +52,9 @@ fn split_at_position(text: &str) -> Option<(&str, &str, &str)> {
         whole.then_some((dot, text.len() - rest.len()))
     });
     ends.find_map(|(dot, end)| {
-        let word = text[..dot].rfind(char::is_whitespace).map_or(0, |i| i + 1);
+        // A name may hold whitespace of several bytes.
+        let mut before = text[..dot].char_indices().rev();
+        let word = before.find(|(_, c)| c.is_whitespace()).map_or(0, |(i, c)| i + c.len_utf8());
         let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let name = text[..dot].trim_end_matches(in_name).len();
         let start = text[word..dot].find('/').map_or(name, |slash| word + slash);
@@ -130,6 +132,7 @@ mod tests {
             ),
             ("x /a/b.h:7 void f(T) [with T = float; U = int] too large (by 3)", "x too large (by 3)"),
             ("no position (here)", "no position (here)"),
+            ("node '\u{3000}a.cc:1' failed", "node ' ' failed"),
             (
                 "Status Message: /onnxruntime_src/window_functions.cc:9 onnxruntime::common::Status \
                  onnxruntime::M<T>::operator()(onnxruntime::OpKernelContext*, int64_t, float) [with T = float; int64_t = \

@@ -36,6 +36,9 @@ const TRIAL_CALL_MAX_THEN: Duration = Duration::from_secs(3);
 /// run, stay below what clients wait for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A call that had its turn within this time did not wait for it.
+const TURN: Duration = Duration::from_millis(5);
+
 /// A model in a worker.
 pub struct Isolated(Arc<Inner>);
 
@@ -236,12 +239,26 @@ impl Session for Isolated {
         outputs: &[usize],
         stop: &Stop,
     ) -> Result<Vec<Tensor>, RunError> {
-        let until = Instant::now() + PATIENCE;
+        let mut patience = PATIENCE;
         let (mut lost, mut alone) = (false, None);
         loop {
+            let waits = Instant::now();
             let beside_others =
                 alone.is_none().then(|| self.0.turns.read().unwrap_or_else(PoisonError::into_inner));
-            let (process, trial) = self.0.process(stop, until)?;
+            let waited = alone.is_some() || waits.elapsed() > TURN;
+            if waited && stop.is_asked() {
+                return Err(RunError::Unavailable(
+                    "the model's process was started again, and others had their turn first; try again later"
+                        .to_owned(),
+                ));
+            }
+            if waited {
+                // What was waited for is not the call's own time.
+                stop.begin();
+            }
+            let asked = Instant::now();
+            let (process, trial) = self.0.process(stop, asked + patience)?;
+            patience = patience.saturating_sub(asked.elapsed());
             let spent = self.0.spent.load(Ordering::Relaxed);
             let mut slot = process.slot().map_err(|e| {
                 let kind = process.refused(&e);
