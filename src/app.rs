@@ -332,15 +332,12 @@ impl Watched {
             })
         });
         let (ready, shares) = versions.map(|(id, ready, share)| ((id.clone(), ready), (id, share))).unzip();
+        let each = |read: fn(&Servable) -> usize| {
+            snapshot.ready().map(|servable| (servable.id().clone(), read(servable))).collect()
+        };
         Readings {
-            queue_depths: snapshot
-                .ready()
-                .map(|servable| (servable.id().clone(), servable.queue_depth()))
-                .collect(),
-            calls_in_flight: snapshot
-                .ready()
-                .map(|servable| (servable.id().clone(), servable.calls_in_flight()))
-                .collect(),
+            queue_depths: each(Servable::queue_depth),
+            calls_in_flight: each(Servable::calls_in_flight),
             worker_restarts: snapshot
                 .ready()
                 .filter_map(|servable| Some((servable.id().clone(), servable.worker()?.restarts)))

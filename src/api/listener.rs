@@ -65,6 +65,12 @@ impl Drain {
     pub async fn begun(&mut self) {
         let _ = self.0.wait_for(|begun| *begun).await;
     }
+
+    /// Done once the drain has begun and a connection that has brought no request has had its time to bring one.
+    pub async fn silence_over(&mut self) {
+        self.begun().await;
+        tokio::time::sleep(SILENCE_MAX).await;
+    }
 }
 
 /// How long a connection that has brought no request may take to bring one when the drain begins.
@@ -113,7 +119,8 @@ impl Port {
     /// Accepts until the drain begins, then waits for the connections to end.
     ///
     /// `serve` answers on one connection, on one of `workers`; it watches `drain` too, and ends after the requests in
-    /// flight. Connections above the limit are closed at once, and those that take too long over TLS. Dropping the future cuts off whatever is left.
+    /// flight. Connections above the limit are closed at once, and those whose TLS does not begin in time then. Dropping
+    /// the future cuts off whatever is left.
     pub async fn accept<S, F>(self, workers: Arc<Workers>, limits: WireLimits, drain: Drain, serve: S)
     where
         S: Fn(Accepted, Drain) -> F + Clone + Send + 'static,
@@ -179,10 +186,6 @@ async fn opened(
     mut drain: Drain,
 ) -> Option<Stream> {
     let Some((tls, spoken)) = tls else { return Some(Stream::Plain(stream.into())) };
-    let silent_in_a_drain = async {
-        drain.begun().await;
-        tokio::time::sleep(SILENCE_MAX).await;
-    };
     // In a box, so that a connection need not have room for it for as long as it lives.
     let opening = Box::pin(tokio::time::timeout(handshake_max, tls.open(stream, spoken)));
     tokio::select! {
@@ -195,7 +198,7 @@ async fn opened(
             }
             Err(_) => None,
         },
-        () = silent_in_a_drain => None,
+        () = drain.silence_over() => None,
     }
 }
 

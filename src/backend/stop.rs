@@ -43,14 +43,9 @@ impl Stop {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// When the call began, if it had to wait for its turn. Forgotten with [`Self::forget`].
+    /// When the call began, if it had to wait for its turn. A stop that tells is no other call's.
     pub fn begun(&self) -> Option<Instant> {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Another call is about to begin.
-    pub fn forget(&self) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the call was asked or forced to end.

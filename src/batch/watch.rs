@@ -91,7 +91,7 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut inner = self.calls.lock();
         inner.running.retain(|running| !Arc::ptr_eq(&running.stop, &self.stop));
-        if !self.stop.is_asked() {
+        if !self.stop.is_asked() && self.stop.begun().is_none() {
             inner.idle.push(Arc::clone(&self.stop));
         }
     }
@@ -118,7 +118,6 @@ impl Calls {
     ) -> Call<'_> {
         let mut inner = self.lock();
         let stop = inner.idle.pop().unwrap_or_default();
-        stop.forget();
         let running =
             Running { stop: Arc::clone(&stop), since, most, waiting: waiting.collect(), asked: None };
         inner.running.push(running);

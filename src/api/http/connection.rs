@@ -12,13 +12,13 @@ use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::reasoned::{Answers, Reasoned};
 use crate::api::http2::{Allowance, Answering, Connection};
 use crate::api::incoming::Incoming;
 use crate::api::limits::HeadLimits;
-use crate::api::listener::{Accepted, Drain, SILENCE_MAX};
+use crate::api::listener::{Accepted, Drain};
 use crate::api::stream::Stream;
 use crate::api::watch::{Connected, Protocol, Vitals, WatchedIo, drive};
 
@@ -58,15 +58,11 @@ where
     let times = allowance.limits.times;
     let pace = times.body;
     let mut first = Vec::new();
-    let mut begun = drain.clone();
-    let silent_in_a_drain = async {
-        begun.begun().await;
-        sleep(SILENCE_MAX).await;
-    };
+    let mut draining = drain.clone();
     let protocol = tokio::select! {
         biased;
         told = timeout(times.head, protocol(&mut stream, &mut first)) => told,
-        () = silent_in_a_drain => return,
+        () = draining.silence_over() => return,
     };
     let vitals = Arc::new(Vitals::default());
     let io = WatchedIo::new(stream, Arc::clone(&vitals), first.into());

@@ -245,14 +245,13 @@ impl Session for Isolated {
             let waits = Instant::now();
             let beside_others =
                 alone.is_none().then(|| self.0.turns.read().unwrap_or_else(PoisonError::into_inner));
-            let waited = alone.is_some() || waits.elapsed() > TURN;
-            if waited && stop.is_asked() {
-                return Err(RunError::Unavailable(
-                    "the model's process was started again, and others had their turn first; try again later"
-                        .to_owned(),
-                ));
-            }
-            if waited {
+            if alone.is_some() || waits.elapsed() > TURN {
+                if stop.is_asked() {
+                    return Err(RunError::Unavailable(
+                        "the model's process was started again, and others had their turn first; try again later"
+                            .to_owned(),
+                    ));
+                }
                 // What was waited for is not the call's own time.
                 stop.begin();
             }
